@@ -1,0 +1,1 @@
+//! What the runtime and the agent say to each other.

@@ -1,0 +1,2 @@
+//! `bulkhead-rootfs`: makes the guest's root file system.
+fn main() {}

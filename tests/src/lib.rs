@@ -1,0 +1,1 @@
+//! Integration tests of bulkhead and the testbed they run in.
