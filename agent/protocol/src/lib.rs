@@ -1,1 +1,21 @@
-//! What the runtime and the agent say to each other.
+//! What the runtime and the agent say to each other: messages, client and server, generated from
+//! `proto/agent.proto`, which is the documentation.
+
+#[allow(missing_docs, clippy::all, unused_qualifications)]
+mod generated {
+    include!(concat!(env!("OUT_DIR"), "/mod.rs"));
+}
+
+pub use generated::agent as messages;
+pub use generated::agent_ttrpc::{Agent, AgentClient, create_agent};
+
+/// The vsock port of the agent's service; also the host's port that the agent dials when it is ready.
+pub const AGENT_PORT: u32 = 1024;
+/// The vsock port on which the agent takes stdio streams.
+pub const STREAM_PORT: u32 = 1025;
+/// The longest name of a stdio stream, in bytes.
+pub const MAX_STREAM_NAME: usize = 128;
+/// The virtio-fs tag of the sandbox's shared folder.
+pub const SHARED_TAG: &str = "bulkhead";
+/// Where the guest mounts the sandbox's shared folder.
+pub const SHARED_FOLDER: &str = "/run/bulkhead/shared";

@@ -1,0 +1,106 @@
+//! The start-up configuration of a microVM.
+//!
+//! The VMM is given open file descriptors, never paths: whoever starts it opens everything, leaves the
+//! descriptors inheritable, and names them here by number. The JSON is read from the descriptor given by
+//! `--config-fd` to its end.
+
+use std::os::fd::RawFd;
+
+use serde::{Deserialize, Serialize};
+
+/// A descriptor that the VMM inherits, by number. The VMM takes ownership of it.
+pub type InheritedFd = RawFd;
+
+/// Everything the VMM needs to know before it starts the guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmConfig {
+    /// `/dev/kvm`, opened for reading and writing.
+    pub kvm: InheritedFd,
+    /// Number of virtual processors, 1 to [`VmConfig::MAX_VCPUS`].
+    pub vcpus: u8,
+    /// Size of the guest's memory in MiB, at least 16.
+    pub memory_mib: u32,
+    /// What the guest boots.
+    pub kernel: KernelConfig,
+    /// The virtio-vsock device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vsock: Option<VsockConfig>,
+    /// The virtio-fs device. When it is present the VMM's working directory at start is the folder that is
+    /// shared, and it becomes the VMM's root; else the working directory must be empty, and becomes the root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filesystem: Option<FilesystemConfig>,
+    /// The virtio-blk devices, in the order in which the guest names them (`vda`, `vdb`, …).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blocks: Vec<BlockConfig>,
+    /// Whether the guest gets a virtio-rng device.
+    #[serde(default)]
+    pub rng: bool,
+    /// A listening Unix stream socket that takes the requests of [`crate::control`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<InheritedFd>,
+    /// The write end of a pipe on which the VMM says how it ended: one [`crate::report::Report`] as JSON.
+    /// End of file without a report means that the VMM was killed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<InheritedFd>,
+}
+
+impl VmConfig {
+    /// The most virtual processors that a guest can have.
+    pub const MAX_VCPUS: u8 = 64;
+}
+
+/// What the guest boots.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KernelConfig {
+    /// An uncompressed ELF `vmlinux`.
+    pub image: InheritedFd,
+    /// The initial RAM file system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initramfs: Option<InheritedFd>,
+    /// The kernel's command line; the VMM appends what describes its own devices.
+    #[serde(default)]
+    pub command_line: String,
+}
+
+/// The virtio-vsock device, backed by Unix sockets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VsockConfig {
+    /// The guest's context identifier, 3 or more.
+    pub cid: u32,
+    /// A listening Unix stream socket. A client that connects to it writes `CONNECT <port>\n`, is answered
+    /// `OK <local port>\n` when the guest accepts, and then talks to the guest's listener on that port. A
+    /// refused connection is closed without an answer.
+    pub listener: InheritedFd,
+    /// A connected Unix seqpacket socket. For each connection that the guest opens to the host (CID 2) the VMM
+    /// sends one message on it: the port as four little-endian bytes, with one end of a fresh stream socket
+    /// pair attached (`SCM_RIGHTS`). When the other side has closed it, or its buffer is full, the guest's
+    /// connection is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uplink: Option<InheritedFd>,
+}
+
+/// The virtio-fs device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FilesystemConfig {
+    /// The name by which the guest mounts it, 1 to 36 bytes.
+    pub tag: String,
+}
+
+/// A virtio-blk device over a raw image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BlockConfig {
+    /// What the guest reads as the device's serial number, 1 to 20 bytes of ASCII; also its name in requests.
+    pub id: String,
+    /// The image or block device. Absent: a reserved slot of capacity 0, filled later by the `attach_block`
+    /// request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<InheritedFd>,
+    /// Whether the guest may only read it.
+    #[serde(default)]
+    pub read_only: bool,
+}

@@ -1,0 +1,49 @@
+//! The requests that a running VMM takes on its control socket.
+//!
+//! One JSON document a line in each direction; a request is answered before the next one is read. The
+//! descriptor of [`Request::AttachBlock`] travels with the request's first byte (`SCM_RIGHTS`).
+
+use serde::{Deserialize, Serialize};
+
+/// What can be asked of a running VMM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// Stop every virtual processor until [`Request::Resume`]. Pausing twice is no error.
+    Pause,
+    /// Let the virtual processors run again. Resuming twice is no error.
+    Resume,
+    /// End the VMM without asking the guest.
+    Stop,
+    /// Counters since the start.
+    Metrics,
+    /// The last lines of the guest's console.
+    Console,
+    /// Put the image whose descriptor is attached into the reserved slot of that name.
+    AttachBlock {
+        /// The slot's [`crate::config::BlockConfig::id`].
+        id: String,
+        /// Whether the guest may only read it.
+        read_only: bool,
+    },
+}
+
+/// What a VMM answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "response", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Response {
+    /// It is done.
+    Done,
+    /// To [`Request::Metrics`].
+    Metrics(serde_json::Map<String, serde_json::Value>),
+    /// To [`Request::Console`], oldest line first.
+    Console {
+        /// The lines, without their ends.
+        lines: Vec<String>,
+    },
+    /// It could not be done; nothing has changed.
+    Error {
+        /// Why.
+        message: String,
+    },
+}

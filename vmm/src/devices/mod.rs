@@ -1,0 +1,3 @@
+//! The devices that a microVM has.
+
+pub mod virtio;
