@@ -1,1 +1,5 @@
 //! Integration tests of bulkhead and the testbed they run in.
+
+pub mod l1;
+pub mod session;
+pub mod testbed;

@@ -1,0 +1,151 @@
+//! Running commands in L1 from the host.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+use super::channel::{Frame, Run, Setup, WindowSize};
+
+/// How long L1 may take to answer a connection.
+const CONNECT_LIMIT: Duration = Duration::from_secs(30);
+
+/// How to reach the agent of an L1.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// On the host.
+    pub address: SocketAddr,
+    /// What the agent wants to hear.
+    pub token: String,
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// With this code, or 128 plus the signal.
+    Exit(i32),
+    /// It took too long, and its session was killed.
+    TimedOut,
+}
+
+/// What feeds a command.
+pub enum Input {
+    /// Nothing: end of file at once.
+    None,
+    /// The caller's standard input. Its reader stays behind when the command ends, so this is for a process's last
+    /// command.
+    Inherit,
+}
+
+impl Endpoint {
+    /// Tells a new L1 what it needs to finish booting.
+    ///
+    /// # Errors
+    /// L1's own words, or it is gone.
+    pub fn set_up(&self, setup: Setup) -> Result<(), Error> {
+        let mut socket = self.connect().map_err(Error::Lost)?;
+        socket
+            .set_read_timeout(Some(Duration::from_secs(120)))
+            .map_err(Error::Lost)?;
+        Frame::Setup(setup).write(&mut socket).map_err(Error::Lost)?;
+        match Frame::read(&mut socket).map_err(Error::Lost)? {
+            Frame::Ready => Ok(()),
+            Frame::Failed(why) => Err(Error::Command(why)),
+            other => Err(Error::Command(format!("unexpected {other:?}"))),
+        }
+    }
+
+    /// Runs a command to its end. `run.token` is filled in.
+    ///
+    /// # Errors
+    /// The command does not start, or L1 is gone.
+    pub fn run(
+        &self,
+        mut run: Run,
+        input: &Input,
+        stdout: &mut dyn Write,
+        stderr: &mut dyn Write,
+        limit: Option<Duration>,
+    ) -> Result<Ended, Error> {
+        self.token.clone_into(&mut run.token);
+        let terminal = run.terminal;
+        let mut socket = self.connect().map_err(Error::Lost)?;
+        let deadline = limit.map(|limit| Instant::now() + limit);
+        Frame::Run(run).write(&mut socket).map_err(Error::Lost)?;
+        match input {
+            Input::None => Frame::Stdin(Vec::new()).write(&mut socket).map_err(Error::Lost)?,
+            Input::Inherit => forward_stdin(&socket, terminal).map_err(Error::Lost)?,
+        }
+        loop {
+            let mut frame = Timed {
+                socket: &socket,
+                deadline,
+            };
+            match Frame::read(&mut frame) {
+                // A closed pipe on our side is no reason to lose the exit code.
+                Ok(Frame::Stdout(data)) => drop(stdout.write_all(&data).and_then(|()| stdout.flush())),
+                Ok(Frame::Stderr(data)) => drop(stderr.write_all(&data)),
+                Ok(Frame::Exit(code)) => return Ok(Ended::Exit(code)),
+                Ok(Frame::Failed(why)) => return Err(Error::Command(why)),
+                Ok(other) => return Err(Error::Command(format!("unexpected {other:?}"))),
+                Err(error) if is_timeout(&error) => return Ok(Ended::TimedOut),
+                Err(error) => return Err(Error::Lost(error)),
+            }
+        }
+    }
+
+    fn connect(&self) -> io::Result<TcpStream> {
+        let socket = TcpStream::connect_timeout(&self.address, CONNECT_LIMIT)?;
+        socket.set_nodelay(true)?;
+        Ok(socket)
+    }
+}
+
+/// Reads with a deadline for the whole command, not for each read.
+struct Timed<'a> {
+    socket: &'a TcpStream,
+    deadline: Option<Instant>,
+}
+
+impl Read for Timed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(deadline) = self.deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            self.socket.set_read_timeout(Some(left))?;
+        }
+        self.socket.read(buffer)
+    }
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock)
+}
+
+fn forward_stdin(socket: &TcpStream, terminal: Option<WindowSize>) -> io::Result<()> {
+    let socket = std::sync::Arc::new(Mutex::new(socket.try_clone()?));
+    if terminal.is_some() {
+        let socket = std::sync::Arc::clone(&socket);
+        super::terminal::on_resize(move |size| {
+            let _ = Frame::Resize(size).write(&mut *socket.lock().expect("no holder panics"));
+        });
+    }
+    thread::spawn(move || {
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            let length = io::stdin().read(&mut buffer).unwrap_or(0);
+            let frame = Frame::Stdin(buffer[..length].to_vec());
+            let written = frame.write(&mut *socket.lock().expect("no holder panics"));
+            if length == 0 || written.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(())
+}
