@@ -1,17 +1,19 @@
 //! `bulkhead-testbed`: run something in the emulated host.
 
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use bulkhead_tests::runner::{self, Plan};
 use bulkhead_tests::testbed::channel::Run;
-use bulkhead_tests::testbed::client::{Ended, Endpoint, Input};
+use bulkhead_tests::testbed::client::{Ended, Endpoint, Input, Stream};
 use bulkhead_tests::testbed::named::Named;
-use bulkhead_tests::testbed::{L1, Options, terminal};
-use clap::{Args, Parser, Subcommand};
+use bulkhead_tests::testbed::place::Place;
+use bulkhead_tests::testbed::{L1, Options, cache, terminal};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Exit code for a failure of the testbed itself.
 const TESTBED_FAILED: u8 = 125;
@@ -46,6 +48,28 @@ enum Verb {
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
+    /// Run the tests of libtest binaries one by one, here or in L1s, as this machine's KVM allows
+    Run {
+        /// How many at a time; each L1 keeps one core busy
+        #[arg(short, long, default_value_t = 2)]
+        jobs: usize,
+        /// Kill a test after so many seconds
+        #[arg(long, value_name = "SECONDS", default_value_t = 900.0)]
+        timeout_per_test: f64,
+        /// Where to run them [default: what this machine's KVM allows]
+        #[arg(long, value_enum)]
+        place: Option<PlaceName>,
+        /// Memory of an L1, MiB
+        #[arg(short, long, default_value_t = 3072)]
+        memory: u32,
+        /// Only tests whose BINARY::NAME contains this
+        filter: Option<String>,
+        /// The binaries
+        #[arg(last = true, required = true)]
+        binaries: Vec<PathBuf>,
+    },
+    /// Say where tests run on this machine: `host` or `l1`
+    Place,
     /// Open a shell
     Shell {
         #[command(flatten)]
@@ -64,6 +88,21 @@ enum Verb {
         #[arg(long)]
         name: String,
     },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum PlaceName {
+    Host,
+    L1,
+}
+
+impl From<PlaceName> for Place {
+    fn from(name: PlaceName) -> Self {
+        match name {
+            PlaceName::Host => Self::Host,
+            PlaceName::L1 => Self::L1,
+        }
+    }
 }
 
 #[derive(Args)]
@@ -134,6 +173,44 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
                 .context("--timeout")?;
             which.with(|l1| execute(l1, run, limit))
         }
+        Verb::Run {
+            jobs,
+            timeout_per_test,
+            place,
+            memory,
+            filter,
+            binaries,
+        } => {
+            let absolute = |path: &PathBuf| path.canonicalize().with_context(|| path.display().to_string());
+            let plan = Plan {
+                binaries: binaries.iter().map(absolute).collect::<anyhow::Result<_>>()?,
+                filter: filter.clone(),
+                jobs: *jobs,
+                limit: Duration::try_from_secs_f64(*timeout_per_test).context("--timeout-per-test")?,
+                durations: Some(cache::folder()?.join("durations.json")),
+                place: place.map_or_else(Place::decide, Into::into),
+                l1: Options {
+                    memory_mib: *memory,
+                    ..Options::new()?
+                },
+            };
+            let passed = runner::run(&plan)?.is_success();
+            Ok(if passed {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
+        }
+        Verb::Place => {
+            println!(
+                "{}",
+                match Place::decide() {
+                    Place::Host => "host",
+                    Place::L1 => "l1",
+                }
+            );
+            Ok(ExitCode::SUCCESS)
+        }
         Verb::Shell { which } => {
             let dir = std::env::current_dir()?.to_string_lossy().into_owned();
             let run = Run {
@@ -177,7 +254,14 @@ fn split_variable(pair: &str) -> anyhow::Result<(String, String)> {
 }
 
 fn execute(l1: &Endpoint, run: Run, limit: Option<Duration>) -> anyhow::Result<ExitCode> {
-    let ended = l1.run(run, &Input::Inherit, &mut io::stdout(), &mut io::stderr(), limit)?;
+    let mut print = |stream, data: &[u8]| {
+        // A closed pipe on our side is no reason to lose the exit code.
+        let _ = match stream {
+            Stream::Stdout => io::stdout().write_all(data).and_then(|()| io::stdout().flush()),
+            Stream::Stderr => io::stderr().write_all(data),
+        };
+    };
+    let ended = l1.run(run, Input::Inherit, &mut print, limit)?;
     Ok(match ended {
         Ended::Exit(code) => ExitCode::from(u8::try_from(code & 0xff).unwrap_or(u8::MAX)),
         Ended::TimedOut => {

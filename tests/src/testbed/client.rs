@@ -1,8 +1,8 @@
 //! Running commands in L1 from the host.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -32,7 +32,17 @@ pub enum Ended {
     TimedOut,
 }
 
+/// Where output came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output, or the terminal.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
 /// What feeds a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Input {
     /// Nothing: end of file at once.
     None,
@@ -59,16 +69,15 @@ impl Endpoint {
         }
     }
 
-    /// Runs a command to its end. `run.token` is filled in.
+    /// Runs a command to its end and hands its output on as it comes. `run.token` is filled in.
     ///
     /// # Errors
     /// The command does not start, or L1 is gone.
     pub fn run(
         &self,
         mut run: Run,
-        input: &Input,
-        stdout: &mut dyn Write,
-        stderr: &mut dyn Write,
+        input: Input,
+        output: &mut dyn FnMut(Stream, &[u8]),
         limit: Option<Duration>,
     ) -> Result<Ended, Error> {
         self.token.clone_into(&mut run.token);
@@ -86,9 +95,8 @@ impl Endpoint {
                 deadline,
             };
             match Frame::read(&mut frame) {
-                // A closed pipe on our side is no reason to lose the exit code.
-                Ok(Frame::Stdout(data)) => drop(stdout.write_all(&data).and_then(|()| stdout.flush())),
-                Ok(Frame::Stderr(data)) => drop(stderr.write_all(&data)),
+                Ok(Frame::Stdout(data)) => output(Stream::Stdout, &data),
+                Ok(Frame::Stderr(data)) => output(Stream::Stderr, &data),
                 Ok(Frame::Exit(code)) => return Ok(Ended::Exit(code)),
                 Ok(Frame::Failed(why)) => return Err(Error::Command(why)),
                 Ok(other) => return Err(Error::Command(format!("unexpected {other:?}"))),
@@ -129,9 +137,9 @@ fn is_timeout(error: &io::Error) -> bool {
 }
 
 fn forward_stdin(socket: &TcpStream, terminal: Option<WindowSize>) -> io::Result<()> {
-    let socket = std::sync::Arc::new(Mutex::new(socket.try_clone()?));
+    let socket = Arc::new(Mutex::new(socket.try_clone()?));
     if terminal.is_some() {
-        let socket = std::sync::Arc::clone(&socket);
+        let socket = Arc::clone(&socket);
         super::terminal::on_resize(move |size| {
             let _ = Frame::Resize(size).write(&mut *socket.lock().expect("no holder panics"));
         });
