@@ -8,4 +8,4 @@ pub mod agent;
 pub mod boot;
 pub mod files;
 mod modules;
-mod pty;
+pub mod pty;

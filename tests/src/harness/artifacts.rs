@@ -1,0 +1,82 @@
+//! Where the things under test are.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The `bulkhead` binary: `BULKHEAD_BINARY`, else the release build beside the test's own.
+pub fn bulkhead() -> PathBuf {
+    env::var_os("BULKHEAD_BINARY").map_or_else(|| release().join("bulkhead"), PathBuf::from)
+}
+
+/// The VMM, beside `bulkhead`.
+pub fn vmm() -> PathBuf {
+    bulkhead().with_file_name("bulkhead-vmm")
+}
+
+/// The guest's kernel: `BULKHEAD_KERNEL`, else the one that `guest-kernel/build` keeps.
+pub fn kernel() -> PathBuf {
+    env::var_os("BULKHEAD_KERNEL").map_or_else(
+        || {
+            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../guest-kernel/build");
+            PathBuf::from(run(Command::new(script).arg("--path")).trim())
+        },
+        PathBuf::from,
+    )
+}
+
+/// The guest's initramfs: `BULKHEAD_INITRAMFS`, else one made in `folder` from the agent beside `bulkhead`.
+pub fn initramfs(folder: &Path) -> PathBuf {
+    env::var_os("BULKHEAD_INITRAMFS").map_or_else(
+        || {
+            let output = folder.join("initramfs");
+            make_initramfs(&bulkhead().with_file_name("bulkhead-agent"), &output);
+            output
+        },
+        PathBuf::from,
+    )
+}
+
+/// Makes an initramfs whose `/init` is `program`.
+pub fn make_initramfs(program: &Path, output: &Path) {
+    let tool = bulkhead().with_file_name("bulkhead-rootfs");
+    run(Command::new(tool)
+        .arg("initramfs")
+        .arg("--agent")
+        .arg(program)
+        .arg("--output")
+        .arg(output));
+}
+
+/// A program of this crate.
+pub fn program(name: &str) -> PathBuf {
+    profile().join(name)
+}
+
+fn run(command: &mut Command) -> String {
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+fn release() -> PathBuf {
+    profile().with_file_name("release")
+}
+
+/// The folder of this build profile; a test runs from its `deps`.
+fn profile() -> PathBuf {
+    let exe = env::current_exe().expect("/proc is mounted");
+    let folder = exe.parent().expect("a file is in a folder");
+    if folder.ends_with("deps") {
+        folder.parent().expect("deps is in a folder").to_owned()
+    } else {
+        folder.to_owned()
+    }
+}

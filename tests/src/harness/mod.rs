@@ -1,0 +1,22 @@
+//! What an integration test is written with.
+//!
+//! A test makes a [`Host`], bundles on it, and runs `bulkhead` as a user would: a command line in, output and an exit
+//! code back. When the host goes out of scope, whatever the test left on the machine fails it.
+
+mod artifacts;
+mod bulkhead;
+mod bundle;
+mod collect;
+mod host;
+mod leaks;
+pub mod processes;
+
+pub use bulkhead::{Invocation, Output, Running};
+pub use bundle::Bundle;
+pub use host::Host;
+
+use std::time::Duration;
+
+/// How long anything may take before a test is given up. Nothing that works comes near it, also on an emulated
+/// machine that is busy.
+pub const LIMIT: Duration = Duration::from_secs(180);
