@@ -42,7 +42,7 @@ mod tests {
     #[test]
     fn the_whole_session_dies() {
         let mut command = Command::new("sh");
-        command.args(["-c", "sleep 1000 & set -m; sleep 1000 & wait"]);
+        command.args(["-c", "sleep 1000 & set -m 2>/dev/null; sleep 1000 & wait"]);
         // SAFETY: setsid(2) is async-signal-safe.
         unsafe { command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(Into::into)) };
         let mut child = command.spawn().unwrap();
