@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
@@ -35,6 +35,9 @@ enum Verb {
     Exec {
         #[command(flatten)]
         which: Which,
+        /// Run it right here if this machine's KVM can run stock guests
+        #[arg(long, conflicts_with = "name")]
+        here_if_possible: bool,
         /// Working folder in L1
         #[arg(short = 'C', long)]
         dir: Option<PathBuf>,
@@ -64,12 +67,10 @@ enum Verb {
         memory: u32,
         /// Only tests whose BINARY::NAME contains this
         filter: Option<String>,
-        /// The binaries
-        #[arg(last = true, required = true)]
+        /// The binaries [default: cargo builds the integration tests]
+        #[arg(last = true)]
         binaries: Vec<PathBuf>,
     },
-    /// Say where tests run on this machine: `host` or `l1`
-    Place,
     /// Open a shell
     Shell {
         #[command(flatten)]
@@ -151,11 +152,15 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     match &cli.verb {
         Verb::Exec {
             which,
+            here_if_possible,
             dir,
             env,
             timeout,
             command,
         } => {
+            if *here_if_possible && Place::decide() == Place::Host {
+                return run_here(dir.as_deref(), env, command);
+            }
             let dir = dir.clone().map_or_else(std::env::current_dir, Ok)?;
             let env = env
                 .iter()
@@ -183,7 +188,11 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         } => {
             let absolute = |path: &PathBuf| path.canonicalize().with_context(|| path.display().to_string());
             let plan = Plan {
-                binaries: binaries.iter().map(absolute).collect::<anyhow::Result<_>>()?,
+                binaries: if binaries.is_empty() {
+                    runner::build_integration_tests()?
+                } else {
+                    binaries.iter().map(absolute).collect::<anyhow::Result<_>>()?
+                },
                 filter: filter.clone(),
                 jobs: *jobs,
                 limit: Duration::try_from_secs_f64(*timeout_per_test).context("--timeout-per-test")?,
@@ -200,16 +209,6 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
             } else {
                 ExitCode::FAILURE
             })
-        }
-        Verb::Place => {
-            println!(
-                "{}",
-                match Place::decide() {
-                    Place::Host => "host",
-                    Place::L1 => "l1",
-                }
-            );
-            Ok(ExitCode::SUCCESS)
         }
         Verb::Shell { which } => {
             let dir = std::env::current_dir()?.to_string_lossy().into_owned();
@@ -244,6 +243,20 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+fn run_here(dir: Option<&Path>, env: &[String], command: &[String]) -> anyhow::Result<ExitCode> {
+    let (program, args) = command.split_first().context("no command")?;
+    let mut here = Command::new(program);
+    here.args(args);
+    for pair in env {
+        let (key, value) = split_variable(pair)?;
+        here.env(key, value);
+    }
+    if let Some(dir) = dir {
+        here.current_dir(dir);
+    }
+    Err(here.exec()).with_context(|| program.clone())
 }
 
 fn split_variable(pair: &str) -> anyhow::Result<(String, String)> {

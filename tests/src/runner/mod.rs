@@ -3,6 +3,7 @@
 //! A worker is an L1 where the host's KVM cannot run guests, else a slot on the host. A test that fails has failed. Only
 //! a lost L1 is the testbed's failure and not the test's: the worker gets a new one, and that test another try.
 
+mod build;
 mod durations;
 mod host;
 mod list;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use crate::testbed::place::Place;
 use crate::testbed::{Error, Options};
+pub use build::build_integration_tests;
 use durations::Durations;
 pub use list::Test;
 use worker::{Outcome, Verdict, Worker};
@@ -60,6 +62,9 @@ impl Summary {
 /// Why there is no summary.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
+    /// The integration tests do not compile, or there are none.
+    #[error("{0}")]
+    Build(String),
     /// A binary does not list its tests.
     #[error("{} --list: {source}", binary.display())]
     List {

@@ -1,0 +1,71 @@
+# bulkhead: `make` says what there is to make.
+
+# Where bulkhead looks for its files by default; after an installation elsewhere, /etc/bulkhead/config.toml must say so.
+PREFIX ?= /usr
+DESTDIR ?=
+
+target  := target/x86_64-unknown-linux-gnu
+release := $(target)/release
+guest   := target/guest
+testbed := $(target)/debug/bulkhead-testbed
+
+# What the product is built with, what its guest kernel is, and what the emulated host for tests needs.
+build_packages   := gcc libc6-dev libseccomp-dev
+kernel_packages  := make binutils flex bison bc perl tar xz-utils libelf-dev linux-source-6.12
+testbed_packages := qemu-system-x86 busybox-static kmod zstd libcap-ng-dev erofs-utils e2fsprogs
+bench_packages   := runc crun
+
+.PHONY: help run test bench install clean testbed-shell packages product testbed
+.DEFAULT_GOAL := help
+
+help: ## Say this
+	@echo 'make TARGET, as root on Debian with a Rust toolchain:'
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do \
+		printf '  %-14s %s\n' "$$name" "$$text"; done
+
+run: product testbed ## Build everything and run a container in its own microVM (15 minutes at first, then 1)
+	@echo '== A container in its own microVM'
+	@$(testbed) exec --here-if-possible -- $(target)/debug/bulkhead-demo
+
+test: product testbed ## Check format and lints, run unit and integration tests (25 minutes at first, then under 15)
+	@echo '== Format and lints'
+	@cargo fmt --all --check
+	@cargo clippy --quiet --workspace --all-targets -- --deny warnings
+	@echo '== Unit tests (2 minutes)'
+	@cargo test --quiet --workspace --lib --bins
+	@cargo test --quiet --workspace --doc
+	@echo '== Integration tests, each in a real microVM'
+	@$(testbed) run
+
+bench: packages := $(bench_packages)
+bench: product testbed ## Measure start-up and memory beside QEMU, runc and crun; writes docs/performance.md (5 minutes)
+	@$(target)/debug/bulkhead-bench
+
+install: product ## Install to $(DESTDIR)$(PREFIX), by default /usr
+	install -D -t $(DESTDIR)$(PREFIX)/bin $(release)/bulkhead
+	install -D -t $(DESTDIR)$(PREFIX)/libexec/bulkhead $(release)/bulkhead-vmm
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/bulkhead $(guest)/vmlinux $(guest)/initramfs.cpio
+
+clean: ## Remove what was built here; downloads and the guest kernel stay in ~/.cache/bulkhead
+	cargo clean
+
+testbed-shell: testbed ## Open a shell in the emulated host that tests use where KVM cannot run guests
+	@$(testbed) shell
+
+packages:
+	@tests/packages $(build_packages) $(kernel_packages) $(testbed_packages) $(packages)
+
+# One profile for everything that runs as the product: the tests test, and the bench measures, the bytes that are
+# installed. The tests themselves are built in the dev profile, which unit tests need anyhow.
+product: packages
+	@echo '== Guest kernel (up to 8 minutes, once)'
+	@mkdir -p $(guest)
+	@cmp -s "$$(guest-kernel/build)" $(guest)/vmlinux || cp "$$(guest-kernel/build)" $(guest)/vmlinux
+	@echo '== Release build (3 minutes at first)'
+	@cargo build --release --package bulkhead-runtime --package bulkhead-vmm --package bulkhead-agent \
+		--package bulkhead-rootfs-builder
+	@$(release)/bulkhead-rootfs initramfs --agent $(release)/bulkhead-agent --output $(guest)/initramfs.cpio
+
+testbed: packages
+	@echo '== Tools for tests (1 minute at first)'
+	@cargo build --package bulkhead-tests

@@ -1,0 +1,28 @@
+//! `make run`'s end: checks the machine, then runs a container as a user would and lets it speak for itself.
+
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, ensure};
+use bulkhead_tests::harness::Host;
+
+const SCRIPT: &str = r#"echo "Hello from a container in a microVM of its own."
+echo "Its processes: $(ps | tail -n +2 | wc -l), its user: $(id -un 2>/dev/null || id -u), its host name: $(hostname)"
+echo "Its kernel: $(uname -sr)""#;
+
+fn main() -> anyhow::Result<ExitCode> {
+    let host = Host::new();
+    show("bulkhead check", host.bulkhead().args(["check"]).command())?;
+    let bundle = host.script(SCRIPT);
+    show(
+        "bulkhead run --bundle … hello",
+        host.run_as(&bundle, "hello").command(),
+    )?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(what: &str, command: &mut Command) -> anyhow::Result<()> {
+    println!("$ {what}");
+    let status = command.status().with_context(|| what.to_owned())?;
+    ensure!(status.success(), "{what}: {status}");
+    Ok(())
+}
