@@ -36,6 +36,10 @@ pub struct VmConfig {
     /// Whether the guest gets a virtio-rng device.
     #[serde(default)]
     pub rng: bool,
+    /// Where the guest's console output goes as it comes: for a person who looks for what goes wrong. A reader that
+    /// stops reading stops the guest's processor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub console: Option<InheritedFd>,
     /// A listening Unix stream socket that takes the requests of [`crate::control`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control: Option<InheritedFd>,
@@ -59,7 +63,7 @@ pub struct KernelConfig {
     /// The initial RAM file system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initramfs: Option<InheritedFd>,
-    /// The kernel's command line; the VMM appends what describes its own devices.
+    /// The kernel's command line; the VMM puts before it what describes its own devices.
     #[serde(default)]
     pub command_line: String,
 }

@@ -1,8 +1,21 @@
 //! The bulkhead VMM: one jailed process that runs one KVM microVM.
 
+pub mod arch;
 pub mod config;
+pub mod console;
 pub mod control;
 pub mod devices;
+pub mod end;
 pub mod event_loop;
+pub mod failure;
+pub mod inherited;
+pub mod kick;
+pub mod kvm;
 pub mod memory;
+pub mod pause;
 pub mod report;
+pub mod resources;
+pub mod vcpu;
+pub mod vcpus;
+pub mod vm;
+pub mod wiring;

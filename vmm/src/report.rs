@@ -1,6 +1,14 @@
 //! How the VMM says how it ended.
 
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::{panic, thread};
+
 use serde::{Deserialize, Serialize};
+
+use crate::console::Console;
 
 /// The last word of a VMM, written as one JSON document to the report descriptor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,4 +63,98 @@ pub enum Stage {
     Vcpus,
     /// Running the guest.
     Run,
+}
+
+/// Writes the report, once.
+#[derive(Clone)]
+pub struct Reporter(Arc<Inner>);
+
+struct Inner {
+    pipe: Mutex<Option<File>>,
+    console: Console,
+}
+
+impl Reporter {
+    /// A reporter that writes to `pipe` and adds the lines of `console`. Without a pipe it
+    /// writes nothing.
+    pub fn new(pipe: Option<OwnedFd>, console: Console) -> Self {
+        Reporter(Arc::new(Inner {
+            pipe: Mutex::new(pipe.map(File::from)),
+            console,
+        }))
+    }
+
+    /// Writes the report of `outcome`, unless one has been written. Whoever is to read it may have gone: no matter.
+    pub fn report(&self, outcome: Outcome) {
+        self.write(outcome, Console::lines);
+    }
+
+    /// Makes a panic of any thread end the process with a report.
+    pub fn install_panic_hook(&self) {
+        let reporter = self.clone();
+        panic::set_hook(Box::new(move |info| {
+            let name = thread::current().name().unwrap_or("unnamed").to_owned();
+            let message = format!("a defect in the VMM: thread {name} {info}");
+            reporter.write(
+                Outcome::Failed {
+                    stage: Stage::Run,
+                    message,
+                },
+                Console::try_lines,
+            );
+            // SAFETY: ends the process; nothing is unwound.
+            unsafe { libc::_exit(1) };
+        }));
+    }
+
+    fn write(&self, outcome: Outcome, lines: fn(&Console) -> Vec<String>) {
+        let Some(mut pipe) = self.0.pipe.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            return;
+        };
+        let report = Report {
+            outcome,
+            console: lines(&self.0.console),
+        };
+        let mut json =
+            serde_json::to_vec(&report).expect("a report has no maps with keys that are not strings");
+        json.push(b'\n');
+        let _ = pipe.write_all(&json);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, pipe};
+
+    use super::*;
+    use crate::console::ConsoleWriter;
+
+    #[test]
+    fn there_is_one_report_with_the_console() {
+        let (mut reader, writer) = pipe().unwrap();
+        let console = Console::default();
+        ConsoleWriter::new(console.clone(), None)
+            .write_all(b"last words\n")
+            .unwrap();
+        let reporter = Reporter::new(Some(writer.into()), console);
+        reporter.clone().report(Outcome::PowerOff);
+        reporter.report(Outcome::TripleFault);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        let report: Report = serde_json::from_str(&text).unwrap();
+        assert_eq!(
+            report,
+            Report {
+                outcome: Outcome::PowerOff,
+                console: vec!["last words".to_owned()]
+            }
+        );
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_is_no_error() {
+        let (reader, writer) = pipe().unwrap();
+        drop(reader);
+        Reporter::new(Some(writer.into()), Console::default()).report(Outcome::Stopped);
+    }
 }

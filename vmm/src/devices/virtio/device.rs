@@ -67,6 +67,7 @@ pub enum ActivateError {
 pub struct Interrupt {
     status: Arc<AtomicU32>,
     line: EventFd,
+    configuration_generation: AtomicU32,
 }
 
 impl Interrupt {
@@ -77,7 +78,11 @@ impl Interrupt {
 
     /// An interrupt that raises `line` and notes the reason in `status`, the transport's register.
     pub fn new(status: Arc<AtomicU32>, line: EventFd) -> Self {
-        Interrupt { status, line }
+        Interrupt {
+            status,
+            line,
+            configuration_generation: AtomicU32::new(0),
+        }
     }
 
     /// Tells the driver that buffers have been used.
@@ -87,7 +92,13 @@ impl Interrupt {
 
     /// Tells the driver that the configuration space has changed.
     pub fn configuration_changed(&self) {
+        self.configuration_generation.fetch_add(1, Ordering::SeqCst);
         self.raise(Self::CONFIGURATION);
+    }
+
+    /// How often the configuration space has changed, by which the driver notices that it read half of a change.
+    pub fn configuration_generation(&self) -> u32 {
+        self.configuration_generation.load(Ordering::SeqCst)
     }
 
     fn raise(&self, reason: u32) {
