@@ -9,6 +9,7 @@ pub mod end;
 pub mod event_loop;
 pub mod failure;
 pub mod inherited;
+pub mod jail;
 pub mod kick;
 pub mod kvm;
 pub mod memory;

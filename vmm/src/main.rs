@@ -55,7 +55,7 @@ fn run(config_fd: &str) -> ExitCode {
     reporter.install_panic_hook();
     let outcome = Resources::take(config, &mut inherited)
         .at(Stage::Configuration)
-        .and_then(|resources| vm::run(resources, &console))
+        .and_then(|resources| vm::run(resources, &console, &reporter))
         .unwrap_or_else(Outcome::from);
     let status = match outcome {
         Outcome::PowerOff | Outcome::Stopped => ExitCode::SUCCESS,

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::{panic, thread};
 
@@ -89,6 +89,20 @@ impl Reporter {
         self.write(outcome, Console::lines);
     }
 
+    /// Whether the report's pipe has no reader any more.
+    pub fn has_lost_its_reader(&self) -> bool {
+        let pipe = self.0.pipe.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(pipe) = pipe.as_ref() else { return false };
+        let mut poll = libc::pollfd {
+            fd: pipe.as_raw_fd(),
+            events: 0,
+            revents: 0,
+        };
+        // SAFETY: one valid pollfd, which the kernel does not keep.
+        unsafe { libc::poll(&raw mut poll, 1, 0) };
+        poll.revents & libc::POLLERR != 0
+    }
+
     /// Makes a panic of any thread end the process with a report.
     pub fn install_panic_hook(&self) {
         let reporter = self.clone();
@@ -154,7 +168,10 @@ mod tests {
     #[test]
     fn a_reader_that_has_gone_is_no_error() {
         let (reader, writer) = pipe().unwrap();
+        let reporter = Reporter::new(Some(writer.into()), Console::default());
+        assert!(!reporter.has_lost_its_reader());
         drop(reader);
-        Reporter::new(Some(writer.into()), Console::default()).report(Outcome::Stopped);
+        assert!(reporter.has_lost_its_reader());
+        reporter.report(Outcome::Stopped);
     }
 }

@@ -15,16 +15,19 @@ use crate::devices::{reset, serial};
 use crate::end::End;
 use crate::event_loop::{EventLoop, LoopHandle};
 use crate::failure::{AtStage, Failure};
+use crate::jail;
 use crate::kvm;
 use crate::memory::{self, GuestMemory};
-use crate::report::{Outcome, Stage};
+use crate::report::{Outcome, Reporter, Stage};
 use crate::resources::{Devices, Resources};
 use crate::vcpu::Buses;
 use crate::vcpus::Vcpus;
 use crate::wiring::{self, DeviceError, Slots};
 
 /// Builds the microVM, runs it, and returns how it ended.
-pub fn run(mut resources: Resources, console: &Console) -> Result<Outcome, Failure> {
+pub fn run(mut resources: Resources, console: &Console, reporter: &Reporter) -> Result<Outcome, Failure> {
+    jail::enter(resources.devices.filesystem.is_some(), reporter).at(Stage::Jail)?;
+
     let end = End::new().at(Stage::Run)?;
     let mut event_loop = EventLoop::new().at(Stage::Run)?;
     event_loop.add(Box::new(AtEnd(end.clone())));
