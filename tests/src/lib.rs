@@ -2,6 +2,7 @@
 
 pub mod harness;
 pub mod l1;
+pub mod pattern;
 pub mod runner;
 pub mod session;
 pub mod testbed;

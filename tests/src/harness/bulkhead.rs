@@ -69,6 +69,18 @@ impl Invocation {
         output
     }
 
+    /// Runs it in a mount namespace of its own that the shell script `setup` changes first.
+    #[must_use]
+    pub fn in_mount_namespace(self, setup: &str) -> Self {
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "--", "sh", "-ec"])
+            .arg(format!("{setup}\nexec \"$0\" \"$@\""))
+            .arg(self.command.get_program())
+            .args(self.command.get_args());
+        Self { command }
+    }
+
     /// Starts it, with pipes.
     #[must_use]
     pub fn spawn(mut self) -> Running {
@@ -95,10 +107,26 @@ impl Invocation {
         }
     }
 
+    /// Starts it with nothing to read, and `stdout` for its output. What it writes there is not collected.
+    #[must_use]
+    pub fn spawn_with_stdout(mut self, stdout: impl Into<Stdio>) -> Running {
+        self.command
+            .stdin(Stdio::null())
+            .stdout(stdout)
+            .stderr(Stdio::piped());
+        self.launch()
+    }
+
     fn start(mut self) -> Running {
         self.command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        self.launch()
+    }
+
+    fn launch(mut self) -> Running {
         let mut child = self.spawn_child();
-        let collect = |reader: Option<Box<dyn Read + Send>>| Collected::from_reader(reader.expect("a pipe"));
+        let collect = |reader: Option<Box<dyn Read + Send>>| {
+            Collected::from_reader(reader.unwrap_or_else(|| Box::new(std::io::empty())))
+        };
         Running {
             stdin: child
                 .stdin
@@ -268,7 +296,6 @@ impl Output {
     /// # Panics
     /// It is another one, or a signal ended it.
     #[track_caller]
-    #[must_use]
     pub fn with_code(self, code: i32) -> Self {
         assert_eq!(self.status.code(), Some(code), "{self:?}");
         self
@@ -279,7 +306,6 @@ impl Output {
     /// # Panics
     /// It did not, or did.
     #[track_caller]
-    #[must_use]
     pub fn success(self) -> String {
         assert_eq!(self.status.code(), Some(0), "{self:?}");
         assert_eq!(self.stderr(), "", "{self:?}");
@@ -291,7 +317,6 @@ impl Output {
     /// # Panics
     /// It was not.
     #[track_caller]
-    #[must_use]
     pub fn refusal(self) -> String {
         assert_eq!(self.status.code(), Some(1), "{self:?}");
         assert_eq!(self.stdout(), "", "{self:?}");

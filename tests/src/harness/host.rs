@@ -126,13 +126,23 @@ impl Host {
     #[must_use]
     pub fn bulkhead(&self) -> Invocation {
         let config = self.file("config.toml", self.settings.to_string());
+        self.bulkhead_with(&config, &self.state())
+    }
+
+    /// `bulkhead` with another configuration and state folder.
+    #[must_use]
+    pub fn bulkhead_with(&self, config: &Path, state: &Path) -> Invocation {
         let mut command = Command::new(artifacts::bulkhead());
-        command
-            .arg("--config")
-            .arg(config)
-            .arg("--root")
-            .arg(self.state());
+        command.arg("--config").arg(config).arg("--root").arg(state);
         Invocation::new(command)
+    }
+
+    /// An initramfs whose first process is a program of this crate.
+    #[must_use]
+    pub fn initramfs_of(&self, program: &str) -> PathBuf {
+        let output = self.folder().join(format!("initramfs-{program}"));
+        artifacts::make_initramfs(&artifacts::program(program), &output);
+        output
     }
 
     /// `bulkhead run` of the bundle, with an identifier of its own.

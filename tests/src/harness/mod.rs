@@ -11,6 +11,7 @@ mod host;
 mod leaks;
 pub mod processes;
 
+pub use artifacts::kernel;
 pub use bulkhead::{Invocation, Output, Running};
 pub use bundle::Bundle;
 pub use host::Host;
