@@ -267,6 +267,13 @@ fn a_dev_kvm_that_is_something_else() {
     assert_names(&line, &["/dev/kvm"]);
 }
 
+#[test]
+fn a_kvm_that_cannot_run_stock_guests() {
+    let host = Host::new();
+    let line = host.run(&host.script("true")).output_with_poor_kvm().refusal();
+    assert_names(&line, &["KVM", "stock guest", "bulkhead check"]);
+}
+
 /// Runs with `setting` set to the file, which must be refused by its name.
 #[track_caller]
 fn assert_file_refused(setting: &str, name: &str, contents: Option<&[u8]>, words: &[&str]) {

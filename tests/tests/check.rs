@@ -34,6 +34,14 @@ fn a_machine_without_kvm_fails() {
 }
 
 #[test]
+fn a_kvm_that_cannot_run_stock_guests_fails() {
+    let host = Host::new();
+    let output = host.bulkhead().arg("check").output_with_poor_kvm().with_code(1);
+    let report = output.stdout() + &output.stderr();
+    assert!(report.contains("stock guest"), "{report}");
+}
+
+#[test]
 fn the_version_is_told() {
     let host = Host::new();
     let version = host.bulkhead().arg("--version").output().success();

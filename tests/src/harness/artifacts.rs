@@ -14,27 +14,16 @@ pub fn vmm() -> PathBuf {
     bulkhead().with_file_name("bulkhead-vmm")
 }
 
-/// The guest's kernel: `BULKHEAD_KERNEL`, else the one that `guest-kernel/build` keeps.
+/// The guest's kernel: `BULKHEAD_KERNEL`, else what `make` keeps in the target folder.
+#[must_use]
 pub fn kernel() -> PathBuf {
-    env::var_os("BULKHEAD_KERNEL").map_or_else(
-        || {
-            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../guest-kernel/build");
-            PathBuf::from(run(Command::new(script).arg("--path")).trim())
-        },
-        PathBuf::from,
-    )
+    env::var_os("BULKHEAD_KERNEL").map_or_else(|| guest().join("vmlinux"), PathBuf::from)
 }
 
-/// The guest's initramfs: `BULKHEAD_INITRAMFS`, else one made in `folder` from the agent beside `bulkhead`.
-pub fn initramfs(folder: &Path) -> PathBuf {
-    env::var_os("BULKHEAD_INITRAMFS").map_or_else(
-        || {
-            let output = folder.join("initramfs");
-            make_initramfs(&bulkhead().with_file_name("bulkhead-agent"), &output);
-            output
-        },
-        PathBuf::from,
-    )
+/// The guest's initramfs: `BULKHEAD_INITRAMFS`, else what `make` keeps in the target folder.
+#[must_use]
+pub fn initramfs() -> PathBuf {
+    env::var_os("BULKHEAD_INITRAMFS").map_or_else(|| guest().join("initramfs.cpio"), PathBuf::from)
 }
 
 /// Makes an initramfs whose `/init` is `program`.
@@ -53,7 +42,7 @@ pub fn program(name: &str) -> PathBuf {
     profile().join(name)
 }
 
-fn run(command: &mut Command) -> String {
+fn run(command: &mut Command) {
     let output = command
         .output()
         .unwrap_or_else(|error| panic!("{command:?}: {error}"));
@@ -63,11 +52,19 @@ fn run(command: &mut Command) -> String {
         output.status,
         String::from_utf8_lossy(&output.stderr)
     );
-    String::from_utf8(output.stdout).expect("UTF-8")
 }
 
 fn release() -> PathBuf {
     profile().with_file_name("release")
+}
+
+fn guest() -> PathBuf {
+    let target = profile()
+        .ancestors()
+        .nth(2)
+        .expect("target/TRIPLE/PROFILE")
+        .to_owned();
+    target.join("guest")
 }
 
 /// The folder of this build profile; a test runs from its `deps`.

@@ -10,6 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::collect::Collected;
+use super::poor_kvm::PoorKvm;
 use super::{LIMIT, processes};
 use crate::l1::pty::Terminal;
 use crate::testbed::channel::WindowSize;
@@ -79,6 +80,19 @@ impl Invocation {
             .arg(self.command.get_program())
             .args(self.command.get_args());
         Self { command }
+    }
+
+    /// Runs it to its end with a KVM that cannot run stock guests.
+    ///
+    /// # Panics
+    /// This process is not root, or it takes longer than [`LIMIT`].
+    #[must_use]
+    pub fn output_with_poor_kvm(mut self) -> Output {
+        let kvm = PoorKvm::install(&mut self.command).expect("a socket pair");
+        self.command.stdin(Stdio::null());
+        let running = self.start();
+        kvm.serve().expect("the seccomp filter's listener");
+        running.wait()
     }
 
     /// Starts it, with pipes.

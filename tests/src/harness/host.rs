@@ -53,7 +53,7 @@ impl Host {
         let mut settings = toml::Table::new();
         let mut set = |key: &str, value: toml::Value| settings.insert(key.into(), value);
         set("kernel", path(&artifacts::kernel()));
-        set("initramfs", path(&artifacts::initramfs(folder.path())));
+        set("initramfs", path(&artifacts::initramfs()));
         set("vmm", path(&artifacts::vmm()));
         set("vcpus", 1.into());
         set("memory_mib", 128.into());

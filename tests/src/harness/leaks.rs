@@ -163,3 +163,30 @@ fn entries(folder: impl AsRef<Path>) -> BTreeSet<PathBuf> {
         .map(|entry| entry.path())
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn what_is_left_is_named() {
+        let before = Snapshot::take();
+        let state = tempfile::tempdir().unwrap();
+        fs::write(state.path().join("state.json"), "{}").unwrap();
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let left = before.leftovers(Path::new("/no/such/folder"), state.path());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        for expected in [
+            format!("process {}", child.id()),
+            format!("file {}", state.path().display()),
+        ] {
+            assert!(
+                left.iter().any(|line| line.starts_with(&expected)),
+                "{expected}: {left:?}"
+            );
+        }
+    }
+}

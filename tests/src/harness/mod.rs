@@ -9,6 +9,7 @@ mod bundle;
 mod collect;
 mod host;
 mod leaks;
+mod poor_kvm;
 pub mod processes;
 
 pub use artifacts::kernel;
