@@ -1,8 +1,14 @@
 //! Virtio devices (OASIS Virtual I/O Device specification 1.2).
 
+pub mod blk;
+mod buffers;
 pub mod device;
 pub mod mmio;
 pub mod rng;
+mod worker;
+
+#[cfg(test)]
+mod mock_driver;
 
 pub use device::{ActivateError, Activation, ActiveQueue, Interrupt, VirtioDevice};
 pub use mmio::{MmioTransport, Wiring};

@@ -1,0 +1,177 @@
+//! The image behind a device: a file or block device of the host.
+
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom};
+use std::os::unix::fs::FileTypeExt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::{FallocateFlags, OFlags, fallocate, fcntl_getfl, fdatasync};
+use rustix::io::Errno;
+use rustix::io::pwrite;
+
+use super::request::{Extent, Range, SECTOR};
+use crate::devices::virtio::buffers::{Input, Output};
+
+/// An open image. Requests come from one thread; the capacity is also read from others.
+pub struct Image {
+    file: Mutex<File>,
+    sectors: u64,
+    read_only: bool,
+}
+
+/// A file cannot be the image of a disk.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// Only regular files and block devices can be.
+    #[error("the image is neither a regular file nor a block device")]
+    Type,
+    /// The descriptor's access mode does not suffice.
+    #[error("the image is not open for {0}: open it so, or attach it read-only")]
+    Access(&'static str),
+    /// Less than one sector.
+    #[error("the image is smaller than one sector of 512 bytes")]
+    Empty,
+    /// The host's error.
+    #[error("cannot look at the image: {0}")]
+    Host(#[from] io::Error),
+}
+
+impl Image {
+    /// Takes `file` as a raw image. What is beyond its last whole sector is not visible to the guest.
+    ///
+    /// # Errors
+    /// See [`ImageError`].
+    pub fn new(mut file: File, read_only: bool) -> Result<Self, ImageError> {
+        let kind = file.metadata()?.file_type();
+        if !kind.is_file() && !kind.is_block_device() {
+            return Err(ImageError::Type);
+        }
+        let mode = fcntl_getfl(&file).map_err(io::Error::from)? & (OFlags::ACCMODE | OFlags::PATH);
+        match mode {
+            OFlags::RDWR => {}
+            OFlags::RDONLY if read_only => {}
+            OFlags::RDONLY => return Err(ImageError::Access("writing")),
+            _ => return Err(ImageError::Access("reading")),
+        }
+        // A block device has no length in its metadata.
+        let sectors = file.seek(SeekFrom::End(0))? / SECTOR;
+        if sectors == 0 {
+            return Err(ImageError::Empty);
+        }
+        Ok(Image {
+            file: Mutex::new(file),
+            sectors,
+            read_only,
+        })
+    }
+
+    /// The capacity in sectors, at least 1.
+    pub fn sectors(&self) -> u64 {
+        self.sectors
+    }
+
+    /// Whether the guest may only read it.
+    pub fn read_only(&self) -> bool {
+        self.read_only
+    }
+
+    /// Fills `output` from the image and returns how many bytes of it were filled.
+    pub fn read(&self, output: &mut Output<'_>, extent: Extent) -> (u64, io::Result<()>) {
+        let mut file = self.file();
+        transfer(extent, io::ErrorKind::UnexpectedEof, |length, offset| {
+            output.write_from_at(&mut *file, length, offset)
+        })
+    }
+
+    /// Writes what is in `input` to the image.
+    ///
+    /// # Errors
+    /// The host's; a part may have been written.
+    pub fn write(&self, input: &mut Input<'_>, extent: Extent) -> io::Result<()> {
+        let mut file = self.file();
+        transfer(extent, io::ErrorKind::WriteZero, |length, offset| {
+            input.read_to_at(&mut *file, length, offset)
+        })
+        .1
+    }
+
+    /// Makes all finished writes durable.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn flush(&self) -> io::Result<()> {
+        Ok(fdatasync(&*self.file())?)
+    }
+
+    /// Gives the space of a range back, if the host can: a discard is a hint.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn discard(&self, extent: Extent) -> io::Result<()> {
+        match self.allocate(FallocateFlags::PUNCH_HOLE, extent) {
+            Err(Errno::OPNOTSUPP) => Ok(()),
+            result => Ok(result?),
+        }
+    }
+
+    /// Has a range read as zeros.
+    ///
+    /// # Errors
+    /// The host's; a part may have been zeroed.
+    pub fn write_zeroes(&self, range: Range) -> io::Result<()> {
+        let how = if range.unmap {
+            FallocateFlags::PUNCH_HOLE
+        } else {
+            FallocateFlags::ZERO_RANGE
+        };
+        match self.allocate(how, range.extent) {
+            Err(Errno::OPNOTSUPP) => self.overwrite(range.extent),
+            result => Ok(result?),
+        }
+    }
+
+    fn allocate(&self, how: FallocateFlags, extent: Extent) -> Result<(), Errno> {
+        if extent.length == 0 {
+            return Ok(());
+        }
+        fallocate(
+            &*self.file(),
+            how | FallocateFlags::KEEP_SIZE,
+            extent.offset,
+            extent.length,
+        )
+    }
+
+    fn overwrite(&self, extent: Extent) -> io::Result<()> {
+        static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+        let file = self.file();
+        transfer(extent, io::ErrorKind::WriteZero, |length, offset| {
+            Ok(pwrite(&*file, &ZEROES[..length.min(ZEROES.len())], offset)?)
+        })
+        .1
+    }
+
+    fn file(&self) -> MutexGuard<'_, File> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Repeats `step`, which is given a length and an offset and returns how far it got, until the extent is done. Returns
+/// how many bytes are done too.
+fn transfer(
+    extent: Extent,
+    end_of_file: io::ErrorKind,
+    mut step: impl FnMut(usize, u64) -> io::Result<usize>,
+) -> (u64, io::Result<()>) {
+    let mut done = 0;
+    while done < extent.length {
+        let rest = usize::try_from(extent.length - done).unwrap_or(usize::MAX);
+        match step(rest, extent.offset + done) {
+            Ok(0) => return (done, Err(end_of_file.into())),
+            Ok(count) => done += count as u64,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (done, Err(error)),
+        }
+    }
+    (done, Ok(()))
+}

@@ -1,0 +1,77 @@
+use std::io::{Read, Write};
+use std::sync::mpsc::{Sender, channel};
+
+use super::*;
+use crate::devices::virtio::buffers;
+use crate::devices::virtio::mock_driver::MockDriver;
+
+/// Answers with its input reversed, and tells when it ends.
+struct Reverse(Sender<&'static str>);
+
+impl Service for Reverse {
+    fn serve(&mut self, memory: &GuestMemory, chain: Chain<'_>) -> u32 {
+        let mut bytes = Vec::new();
+        buffers::input(memory, chain.clone())
+            .unwrap()
+            .read_to_end(&mut bytes)
+            .unwrap();
+        bytes.reverse();
+        buffers::output(memory, chain).unwrap().write_all(&bytes).unwrap();
+        bytes.len() as u32
+    }
+}
+
+impl Drop for Reverse {
+    fn drop(&mut self) {
+        self.0.send("ended").unwrap();
+    }
+}
+
+#[test]
+fn serves_what_was_there_before_it_started_and_interrupts() {
+    let driver = MockDriver::new(2);
+    let request = driver.submit(1, &[b"ab", b"c"], &[2, 1]);
+    let (sender, _ended) = channel();
+    let _worker = Worker::start("test", driver.activation(), || Ok(Reverse(sender))).unwrap();
+    assert_eq!(driver.wait_for_interrupt(), Interrupt::USED_RING);
+    assert_eq!(driver.output(&request), b"cba");
+    assert_eq!(driver.used(1), 1);
+}
+
+#[test]
+fn serves_what_comes_later() {
+    let driver = MockDriver::new(2);
+    let (sender, _ended) = channel();
+    let _worker = Worker::start("test", driver.activation(), || Ok(Reverse(sender))).unwrap();
+    let request = driver.submit(1, &[b"xyz"], &[3]);
+    assert_eq!(driver.wait_for_interrupt(), Interrupt::USED_RING);
+    assert_eq!(driver.output(&request), b"zyx");
+}
+
+#[test]
+fn ends_when_dropped() {
+    let driver = MockDriver::new(2);
+    let (sender, ended) = channel();
+    let worker = Worker::start("test", driver.activation(), || Ok(Reverse(sender))).unwrap();
+    drop(worker);
+    assert_eq!(ended.try_recv(), Ok("ended"));
+}
+
+#[test]
+fn stops_at_a_broken_ring() {
+    let driver = MockDriver::new(2);
+    let (sender, ended) = channel();
+    let _worker = Worker::start("test", driver.activation(), || Ok(Reverse(sender))).unwrap();
+    driver.break_ring();
+    assert_eq!(ended.recv(), Ok("ended"));
+    assert_eq!(driver.used(0), 0);
+}
+
+#[test]
+fn reports_a_service_that_cannot_start() {
+    let driver = MockDriver::new(2);
+    let worker =
+        Worker::start::<Reverse, _>("test", driver.activation(), || Err(io::Error::other("no disk")));
+    let error = worker.err().expect("an error");
+    assert_eq!(error.to_string(), "worker's start: no disk");
+}
