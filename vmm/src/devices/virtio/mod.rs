@@ -5,6 +5,7 @@ mod buffers;
 pub mod device;
 pub mod mmio;
 pub mod rng;
+pub mod vsock;
 mod worker;
 
 #[cfg(test)]
