@@ -3,6 +3,9 @@
 //! One JSON document a line in each direction; a request is answered before the next one is read. The
 //! descriptor of [`Request::AttachBlock`] travels with the request's first byte (`SCM_RIGHTS`).
 
+mod client;
+pub mod server;
+
 use serde::{Deserialize, Serialize};
 
 /// What can be asked of a running VMM.

@@ -22,6 +22,14 @@ pub enum MemoryError {
         #[source]
         source: io::Error,
     },
+    /// The host's processors do not address it.
+    #[error("{mib} MiB of guest memory do not fit: this host's processors address {bits} bits")]
+    BeyondReach {
+        /// What was asked for.
+        mib: u64,
+        /// The size of a physical address.
+        bits: u32,
+    },
 }
 
 /// Maps the guest's RAM: anonymous, private, zero, and without a reservation, so that it costs what the guest touches.

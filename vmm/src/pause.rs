@@ -70,6 +70,11 @@ impl Gate {
         self.closed.store(true, Ordering::Release);
     }
 
+    /// Whether it is closed.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
     /// Whether it is closed and every processor waits. If not yet, [`Gate::all_wait`] becomes readable when they do.
     pub fn is_everyone_waiting(&self) -> bool {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,23 +1,24 @@
 //! A microVM from its parts to its end. [`run`] shows the order in which it comes to be.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use event_manager::{EventOps, Events, MutEventSubscriber};
-use kvm_ioctls::VmFd;
 use vmm_sys_util::epoll::EventSet;
 
 use crate::arch::x86_64::cpuid::Processors;
 use crate::arch::x86_64::{boot, kernel, layout, machine};
 use crate::console::{Console, ConsoleWriter};
+use crate::control::server::{ControlServer, Guest};
 use crate::devices::ports::Ports;
-use crate::devices::virtio::Rng;
+use crate::devices::virtio::{Rng, blk};
 use crate::devices::{reset, serial};
 use crate::end::End;
 use crate::event_loop::{EventLoop, LoopHandle};
 use crate::failure::{AtStage, Failure};
 use crate::jail;
 use crate::kvm;
-use crate::memory::{self, GuestMemory};
+use crate::memory;
 use crate::report::{Outcome, Reporter, Stage};
 use crate::resources::{Devices, Resources};
 use crate::vcpu::Buses;
@@ -25,7 +26,8 @@ use crate::vcpus::Vcpus;
 use crate::wiring::{self, DeviceError, Slots};
 
 /// Builds the microVM, runs it, and returns how it ended.
-pub fn run(mut resources: Resources, console: &Console, reporter: &Reporter) -> Result<Outcome, Failure> {
+pub fn run(resources: Resources, console: &Console, reporter: &Reporter) -> Result<Outcome, Failure> {
+    let started = Instant::now();
     jail::enter(resources.devices.filesystem.is_some(), reporter).at(Stage::Jail)?;
 
     let end = End::new().at(Stage::Run)?;
@@ -36,17 +38,20 @@ pub fn run(mut resources: Resources, console: &Console, reporter: &Reporter) -> 
     let vm = machine::create(&kvm).at(Stage::Kvm)?;
     let processors = Processors::new(&kvm, resources.vcpus).at(Stage::Vcpus)?;
 
-    let memory = memory::allocate(&layout::ram(u64::from(resources.memory_mib) << 20)).at(Stage::Memory)?;
+    let ram = layout::ram(u64::from(resources.memory_mib) << 20);
+    processors.check_reach(&ram).at(Stage::Memory)?;
+    let memory = memory::allocate(&ram).at(Stage::Memory)?;
     kvm::set_memory(&vm, &memory).at(Stage::Memory)?;
 
-    let kernel = kernel::load(&memory, &mut resources.kernel).at(Stage::Kernel)?;
+    let kernel = kernel::load(&memory, resources.kernel).at(Stage::Kernel)?;
     let initramfs = resources
         .initramfs
-        .map(|mut image| kernel::load_initramfs(&memory, &kernel, &mut image))
+        .map(|image| kernel::load_initramfs(&memory, &kernel, image))
         .transpose()
         .at(Stage::Kernel)?;
 
-    let slots = plug_devices(&vm, &memory, resources.devices, &event_loop.handle()).at(Stage::Devices)?;
+    let mut slots = Slots::new(&vm, memory.clone());
+    let disks = plug_devices(&mut slots, resources.devices, &event_loop.handle()).at(Stage::Devices)?;
     let command_line = format!(
         "{} {}{}",
         reset::PARAMETERS,
@@ -69,7 +74,17 @@ pub fn run(mut resources: Resources, console: &Console, reporter: &Reporter) -> 
         .map(|index| machine::create_vcpu(&vm, &processors, index, kernel.entry))
         .collect::<Result<_, _>>()
         .at(Stage::Vcpus)?;
-    let _vcpus = Vcpus::start(vcpus, &buses, &end).at(Stage::Vcpus)?;
+    let vcpus = Vcpus::start(vcpus, &buses, &end).at(Stage::Vcpus)?;
+    if let Some(socket) = resources.control {
+        let guest = Guest {
+            vcpus,
+            console: console.clone(),
+            end: end.clone(),
+            disks,
+            started,
+        };
+        event_loop.add(Box::new(ControlServer::new(socket, guest).at(Stage::Run)?));
+    }
     loop {
         match end.outcome() {
             Some(outcome) => return Ok(outcome.clone()),
@@ -78,18 +93,26 @@ pub fn run(mut resources: Resources, console: &Console, reporter: &Reporter) -> 
     }
 }
 
-/// Makes the virtio devices. Their order is that of their addresses and interrupts.
-fn plug_devices<'vm>(
-    vm: &'vm VmFd,
-    memory: &GuestMemory,
+/// Makes the virtio devices. Their order is that of their addresses and interrupts. Returns the ways to attach
+/// images to disks.
+fn plug_devices(
+    slots: &mut Slots,
     devices: Devices,
     event_loop: &LoopHandle,
-) -> Result<Slots<'vm>, DeviceError> {
-    let mut slots = Slots::new(vm, memory.clone());
+) -> Result<Vec<blk::Slot>, DeviceError> {
+    let mut disks = Vec::new();
+    for disk in devices.blocks {
+        let device = match disk.image {
+            Some(image) => blk::Block::new(&disk.id, image, disk.read_only)?,
+            None => blk::Block::reserved(&disk.id),
+        };
+        disks.push(device.slot());
+        slots.plug(Box::new(device))?;
+    }
     if devices.rng {
         slots.plug(Box::new(Rng::new(event_loop.clone())))?;
     }
-    Ok(slots)
+    Ok(disks)
 }
 
 /// Ends the event loop's wait at the guest's end.

@@ -10,6 +10,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::arch::x86_64::layout;
 use crate::devices::mmio::{MmioBus, WINDOW};
+use crate::devices::virtio::blk::ImageError;
 use crate::devices::virtio::{MmioTransport, VirtioDevice, Wiring};
 use crate::kvm::KvmError;
 use crate::memory::GuestMemory;
@@ -26,6 +27,9 @@ pub enum DeviceError {
     /// The host has no more eventfds.
     #[error("cannot make an eventfd")]
     EventFd(#[source] io::Error),
+    /// An image cannot be served.
+    #[error(transparent)]
+    Image(#[from] ImageError),
     /// The device has a queue of a size that virtio does not know.
     #[error("a queue's size is not a power of two of at most 32768")]
     QueueSize(#[source] virtio_queue::Error),

@@ -170,7 +170,7 @@ fn write_zero_page(
 }
 
 /// Maps the first GiB to itself with pages of 2 MiB.
-fn write_page_tables(memory: &GuestMemory) -> Result<(), GuestMemoryError> {
+pub fn write_page_tables(memory: &GuestMemory) -> Result<(), GuestMemoryError> {
     const PRESENT_WRITABLE: u64 = 0x3;
     const LARGE: u64 = 0x80;
     let [level4, level3, level2] = layout::PAGE_TABLES;

@@ -3,8 +3,10 @@
 
 use kvm_bindings::{CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
 use kvm_ioctls::{Cap, Kvm};
+use vm_memory::{Address, GuestAddress};
 
 use crate::kvm::KvmError;
+use crate::memory::MemoryError;
 
 /// Leaf 1, ECX.
 const MONITOR: u32 = 1 << 3;
@@ -57,12 +59,20 @@ impl Processors {
         Processors { entries, count }
     }
 
-    /// How many bits a guest-physical address has.
-    pub fn physical_address_bits(&self) -> u32 {
-        self.entries
+    /// Checks that the guest's processors can address all of its memory.
+    pub fn check_reach(&self, ram: &[(GuestAddress, u64)]) -> Result<(), MemoryError> {
+        const WITHOUT_THE_LEAF: u32 = 36;
+        let address_sizes = self.entries.iter().find(|entry| entry.function == 0x8000_0008);
+        let bits = address_sizes.map_or(WITHOUT_THE_LEAF, |entry| entry.eax & 0xff);
+        let end = ram
             .iter()
-            .find(|entry| entry.function == 0x8000_0008)
-            .map_or(36, |entry| entry.eax & 0xff)
+            .map(|(start, size)| start.raw_value().saturating_add(*size))
+            .max();
+        if end.unwrap_or(0) >> bits.min(63) == 0 {
+            return Ok(());
+        }
+        let mib = ram.iter().map(|(_, size)| size >> 20).sum();
+        Err(MemoryError::BeyondReach { mib, bits })
     }
 
     /// What the processor with this index, which is its APIC ID too, says of itself.

@@ -49,7 +49,7 @@ pub enum KernelError {
     #[error("the kernel has no loadable segment")]
     NothingToLoad,
     /// It wants to be where the boot data is.
-    #[error("the kernel loads at {0:#x}, below 1 MiB, where the boot data is")]
+    #[error("the kernel loads at {0:#x}, below 1 MiB, where the boot data is; is it a vmlinux?")]
     TooLow(u64),
     /// It is larger than the guest.
     #[error(
@@ -81,9 +81,9 @@ pub struct LoadedKernel {
 }
 
 /// Reads the kernel's segments straight into the guest's memory.
-pub fn load(memory: &GuestMemory, image: &mut File) -> Result<LoadedKernel, KernelError> {
-    check(memory, image)?;
-    let loaded = Elf::load(memory, None, image, Some(layout::HIGH_RAM)).map_err(KernelError::Loader)?;
+pub fn load(memory: &GuestMemory, mut image: File) -> Result<LoadedKernel, KernelError> {
+    check(memory, &image)?;
+    let loaded = Elf::load(memory, None, &mut image, Some(layout::HIGH_RAM)).map_err(KernelError::Loader)?;
     let entry = match loaded.pvh_boot_cap {
         PvhBootCapability::PvhEntryPresent(address) => EntryPoint::Pvh(address),
         _ => EntryPoint::Linux64(loaded.kernel_load),
@@ -98,10 +98,10 @@ pub fn load(memory: &GuestMemory, image: &mut File) -> Result<LoadedKernel, Kern
 pub fn load_initramfs(
     memory: &GuestMemory,
     kernel: &LoadedKernel,
-    image: &mut File,
+    mut image: File,
 ) -> Result<Initramfs, KernelError> {
     const WHAT: &str = "initramfs";
-    let size = size(image, WHAT)?;
+    let size = size(&image, WHAT)?;
     let top = low_ram(memory);
     let does_not_fit = || KernelError::DoesNotFit {
         what: "kernel with its initramfs",
@@ -115,7 +115,7 @@ pub fn load_initramfs(
         .map(GuestAddress)
         .ok_or_else(does_not_fit)?;
     memory
-        .read_exact_volatile_from(start, image, size32 as usize)
+        .read_exact_volatile_from(start, &mut image, size32 as usize)
         .map_err(KernelError::Initramfs)?;
     Ok(Initramfs { start, size: size32 })
 }

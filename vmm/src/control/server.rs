@@ -1,0 +1,222 @@
+//! Takes the requests of the control socket, on the event loop.
+//!
+//! Its system calls: accept4, recvmsg, sendto, close, epoll_ctl, read (the pause's event), tgkill and futex (pausing).
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixListener;
+use std::time::Instant;
+
+use event_manager::{EventOps, Events, MutEventSubscriber};
+use vmm_sys_util::epoll::EventSet;
+
+use super::client::{Client, LONGEST_REQUEST, Line};
+use super::{Request, Response};
+use crate::console::Console;
+use crate::devices::virtio::blk;
+use crate::end::End;
+use crate::failure::with_causes;
+use crate::report::Outcome;
+use crate::vcpus::Vcpus;
+
+/// The most clients at a time; further ones are closed at once.
+const MOST_CLIENTS: usize = 16;
+
+/// What requests are about.
+pub struct Guest {
+    /// Its processors.
+    pub vcpus: Vcpus,
+    /// What it has printed.
+    pub console: Console,
+    /// How it ends.
+    pub end: End,
+    /// Its disks, of which some are slots for an image to come.
+    pub disks: Vec<blk::Slot>,
+    /// When it began.
+    pub started: Instant,
+}
+
+/// The control socket.
+pub struct ControlServer {
+    listener: UnixListener,
+    clients: BTreeMap<RawFd, Client>,
+    guest: Guest,
+}
+
+/// A client is of no use any more.
+struct Gone;
+
+impl From<io::Error> for Gone {
+    fn from(_: io::Error) -> Self {
+        Gone
+    }
+}
+
+impl ControlServer {
+    /// A server on a listening socket.
+    pub fn new(listener: OwnedFd, guest: Guest) -> io::Result<Self> {
+        let listener = UnixListener::from(listener);
+        listener.set_nonblocking(true)?;
+        Ok(ControlServer {
+            listener,
+            clients: BTreeMap::new(),
+            guest,
+        })
+    }
+
+    fn accept(&mut self, ops: &mut EventOps) {
+        while let Ok((stream, _)) = self.listener.accept() {
+            if self.clients.len() >= MOST_CLIENTS {
+                continue;
+            }
+            if let Ok(client) = Client::new(stream)
+                && ops.add(Events::new(&client, client.interest())).is_ok()
+            {
+                self.clients.insert(client.as_raw_fd(), client);
+            }
+        }
+    }
+
+    fn serve_client(&mut self, events: Events, ops: &mut EventOps) {
+        let Some(client) = self.clients.get_mut(&events.fd()) else {
+            return;
+        };
+        let served = serve(client, &self.guest, events.event_set());
+        if served.is_ok() && ops.modify(Events::new(client, client.interest())).is_ok() {
+            self.settle_pauses(ops);
+        } else {
+            // The descriptor is in the set, or the set is gone with the loop.
+            let _ = ops.remove(Events::empty(client));
+            self.clients.remove(&events.fd());
+        }
+    }
+
+    /// Answers those who wait for a pause that is reached now, or that another client has cancelled.
+    fn settle_pauses(&mut self, ops: &mut EventOps) {
+        let gate = self.guest.vcpus.gate();
+        let response = if gate.is_everyone_waiting() {
+            Response::Done
+        } else if !gate.is_closed() {
+            error("another client resumed the guest before it was paused")
+        } else {
+            return;
+        };
+        self.clients.retain(|_, client| {
+            if !client.awaits_pause {
+                return true;
+            }
+            client.awaits_pause = false;
+            // Requests that came while it waited are in its buffer.
+            let stays = client.respond(&response).is_ok() && answer_lines(client, &self.guest).is_ok();
+            if stays && ops.modify(Events::new(client, client.interest())).is_ok() {
+                return true;
+            }
+            let _ = ops.remove(Events::empty(client));
+            false
+        });
+    }
+}
+
+fn serve(client: &mut Client, guest: &Guest, events: EventSet) -> Result<(), Gone> {
+    client.flush()?;
+    let more = !events.contains(EventSet::IN) || client.receive()?;
+    answer_lines(client, guest)?;
+    let hung_up = events.intersects(EventSet::HANG_UP | EventSet::ERROR) && !events.contains(EventSet::IN);
+    if more && !hung_up { Ok(()) } else { Err(Gone) }
+}
+
+fn answer_lines(client: &mut Client, guest: &Guest) -> Result<(), Gone> {
+    while client.is_ready()
+        && let Some(line) = client.next_line()
+    {
+        let response = match line {
+            Line::TooLong => Some(error(&format!(
+                "the request is longer than {LONGEST_REQUEST} bytes"
+            ))),
+            Line::Complete(line) => match serde_json::from_slice(&line) {
+                Ok(request) => answer(request, client, guest),
+                Err(cause) => Some(error(&format!("not a request: {cause}"))),
+            },
+        };
+        match response {
+            Some(response) => client.respond(&response)?,
+            None => client.awaits_pause = true,
+        }
+        // A descriptor that the request did not ask for is closed.
+        drop(client.take_attached());
+    }
+    Ok(())
+}
+
+/// What a request is answered, or nothing when that is known later.
+fn answer(request: Request, client: &mut Client, guest: &Guest) -> Option<Response> {
+    Some(match request {
+        Request::Pause => {
+            guest.vcpus.pause();
+            if !guest.vcpus.gate().is_everyone_waiting() {
+                return None;
+            }
+            Response::Done
+        }
+        Request::Resume => {
+            guest.vcpus.resume();
+            Response::Done
+        }
+        Request::Stop => {
+            guest.end.reach(Outcome::Stopped);
+            Response::Done
+        }
+        Request::Metrics => Response::Metrics(metrics(guest)),
+        Request::Console => Response::Console {
+            lines: guest.console.lines(),
+        },
+        Request::AttachBlock { id, read_only } => {
+            let slot = guest.disks.iter().find(|slot| slot.id() == id);
+            match (slot, client.take_attached()) {
+                (None, _) => error(&format!("there is no disk {id:?}")),
+                (_, None) => error("no descriptor came with the request"),
+                (Some(slot), Some(image)) => match slot.attach(image, read_only) {
+                    Ok(()) => Response::Done,
+                    Err(cause) => error(&with_causes(&cause)),
+                },
+            }
+        }
+    })
+}
+
+fn metrics(guest: &Guest) -> serde_json::Map<String, serde_json::Value> {
+    let mut metrics = serde_json::Map::new();
+    let uptime = u64::try_from(guest.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+    metrics.insert("uptime_us".to_owned(), uptime.into());
+    metrics.insert("vcpus".to_owned(), guest.vcpus.metrics());
+    metrics
+}
+
+fn error(message: &str) -> Response {
+    Response::Error {
+        message: message.to_owned(),
+    }
+}
+
+impl MutEventSubscriber for ControlServer {
+    fn init(&mut self, ops: &mut EventOps) {
+        // They fail when the process is out of memory or epoll watches; nobody is served then.
+        let _ = ops.add(Events::new(&self.listener, EventSet::IN));
+        let _ = ops.add(Events::new(self.guest.vcpus.gate().all_wait(), EventSet::IN));
+    }
+
+    fn process(&mut self, events: Events, ops: &mut EventOps) {
+        if events.fd() == self.listener.as_raw_fd() {
+            self.accept(ops);
+        } else if events.fd() == self.guest.vcpus.gate().all_wait().as_raw_fd() {
+            let _ = self.guest.vcpus.gate().all_wait().read();
+            self.settle_pauses(ops);
+        } else {
+            self.serve_client(events, ops);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
