@@ -11,6 +11,7 @@ use crate::arch::x86_64::{boot, kernel, layout, machine};
 use crate::console::{Console, ConsoleWriter};
 use crate::control::server::{ControlServer, Guest};
 use crate::devices::ports::Ports;
+use crate::devices::virtio::vsock::VsockDevice;
 use crate::devices::virtio::{Rng, blk};
 use crate::devices::{reset, serial};
 use crate::end::End;
@@ -100,6 +101,10 @@ fn plug_devices(
     devices: Devices,
     event_loop: &LoopHandle,
 ) -> Result<Vec<blk::Slot>, DeviceError> {
+    if let Some(vsock) = devices.vsock {
+        let device = VsockDevice::new(vsock.cid, vsock.listener, vsock.uplink, event_loop.clone());
+        slots.plug(Box::new(device))?;
+    }
     let mut disks = Vec::new();
     for disk in devices.blocks {
         let device = match disk.image {
