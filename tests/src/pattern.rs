@@ -25,19 +25,49 @@ pub fn write(to: &mut impl Write, length: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Says where `bytes` stop being the stream's first bytes.
-///
-/// # Errors
-/// The offset of the first block that differs.
-pub fn check(bytes: &[u8]) -> Result<(), usize> {
-    let mut expected = noise();
-    for (number, block) in (0u64..).zip(bytes.chunks(BLOCK)) {
-        number_block(&mut expected, number);
-        if block != &expected[..block.len()] {
-            return Err(usize::try_from(number).unwrap_or(usize::MAX) * BLOCK);
+/// Compares what is written to it with the stream.
+pub struct Checker {
+    block: Vec<u8>,
+    length: usize,
+    wrong: Option<usize>,
+}
+
+impl Checker {
+    /// At the stream's beginning.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "it fills a block")]
+    pub fn new() -> Self {
+        Self {
+            block: noise(),
+            length: 0,
+            wrong: None,
         }
     }
-    Ok(())
+
+    /// How many bytes came.
+    ///
+    /// # Errors
+    /// The offset of the first block that differs from the stream's.
+    pub fn finish(self) -> Result<usize, usize> {
+        self.wrong.map_or(Ok(self.length), Err)
+    }
+}
+
+impl Write for Checker {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let within = self.length % BLOCK;
+        let size = bytes.len().min(BLOCK - within);
+        number_block(&mut self.block, (self.length / BLOCK) as u64);
+        if self.wrong.is_none() && bytes[..size] != self.block[within..within + size] {
+            self.wrong = Some(self.length - within);
+        }
+        self.length += size;
+        Ok(size)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn number_block(block: &mut [u8], number: u64) {
@@ -61,12 +91,19 @@ fn noise() -> Vec<u8> {
 mod tests {
     use super::*;
 
+    fn check(bytes: &[u8]) -> Result<usize, usize> {
+        let mut checker = Checker::new();
+        for piece in bytes.chunks(1000) {
+            checker.write_all(piece).unwrap();
+        }
+        checker.finish()
+    }
+
     #[test]
     fn damage_is_seen() {
         let mut stream = Vec::new();
         write(&mut stream, 3 * BLOCK + 100).unwrap();
-        assert_eq!(stream.len(), 3 * BLOCK + 100);
-        assert_eq!(check(&stream), Ok(()));
+        assert_eq!(check(&stream), Ok(3 * BLOCK + 100));
 
         let mut swapped = stream[BLOCK..2 * BLOCK].to_vec();
         swapped.extend_from_slice(&stream[..BLOCK]);

@@ -104,7 +104,7 @@ fn a_seccomp_rule_returns_its_errno_or_kills() {
     assert_eq!(output.stdout(), "sync: 159\nallowed\n");
     let stderr = output.stderr();
     assert!(
-        stderr.contains("mkdir: can't create directory '/tmp/refused': Cross-device link"),
+        stderr.contains("mkdir: can't create directory '/tmp/refused': Invalid cross-device link"),
         "{output:?}"
     );
     assert!(!host.folder().join("rootfs/tmp/refused").exists());
@@ -144,7 +144,7 @@ fn masked_and_read_only_paths_are_that() {
 fn the_default_devices_are_there_and_those_asked_for() {
     let host = Host::new();
     let script = "cd /dev; stat -c '%n %F %t:%T %a' null zero full random urandom tty mine
-        readlink fd stdin stdout stderr ptmx
+        for link in fd stdin stdout stderr ptmx; do readlink $link; done
         head -c 4 /dev/zero | wc -c; echo gone > /dev/null; head -c 16 /dev/urandom | wc -c; echo x > /dev/full";
     let bundle = host.bundle(|config| {
         config["process"]["args"] = json!(["sh", "-c", script]);

@@ -1,39 +1,66 @@
 //! Nothing is lost between a pipe on the host and the workload.
 
-use bulkhead_tests::harness::Host;
-use bulkhead_tests::pattern;
+use std::io::{self, BufReader, PipeReader, Read};
+use std::thread;
+
+use bulkhead_tests::harness::{Bundle, Host, Running};
+use bulkhead_tests::pattern::{self, Checker};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
 const MIB_64: usize = 64 << 20;
 
+/// Starts the bundle with its output on a new pipe, given with a large buffer in front.
+fn start(host: &Host, bundle: &Bundle) -> (Running, BufReader<PipeReader>) {
+    let (reader, writer) = io::pipe().unwrap();
+    let running = host.run(bundle).spawn_with_stdout(writer);
+    (running, BufReader::with_capacity(1 << 20, reader))
+}
+
+fn burst(host: &Host, bytes: usize) -> Bundle {
+    let bundle =
+        host.bundle(|config| config["process"]["args"] = json!(["workload", "burst", bytes.to_string()]));
+    bundle.with_program("workload")
+}
+
 #[test]
 fn sixty_four_mib_pass_from_stdin_to_stdout() {
     let host = Host::new();
-    let mut input = Vec::with_capacity(MIB_64);
-    pattern::write(&mut input, MIB_64).unwrap();
-    let sent = Sha256::digest(&input);
-    let output = host
-        .run(&host.script("exec cat"))
-        .output_with_input(input)
-        .with_code(0);
-    assert_eq!(output.stdout.len(), MIB_64);
-    assert_eq!(Sha256::digest(&output.stdout), sent);
-    assert_eq!(output.stderr(), "");
+    let mut sent = Sha256::new();
+    pattern::write(&mut sent, MIB_64).unwrap();
+    let (mut running, mut reader) = start(&host, &host.script("exec cat"));
+    let mut stdin = running.stdin.take().unwrap();
+    let feeding = thread::spawn(move || pattern::write(&mut stdin, MIB_64));
+    let mut received = Sha256::new();
+    let length = io::copy(&mut reader, &mut received).unwrap();
+    feeding.join().unwrap().unwrap();
+    running.wait().success();
+    assert_eq!(length, MIB_64 as u64);
+    assert_eq!(received.finalize(), sent.finalize());
 }
 
 /// Output that is written just before the end is where runtimes lose bytes, now and then.
-#[test]
-fn a_burst_right_before_the_exit_arrives_whole_twenty_times() {
+fn burst_ten_times() {
     let host = Host::new();
-    let bundle = host
-        .bundle(|config| config["process"]["args"] = json!(["workload", "burst", MIB_64.to_string()]))
-        .with_program("workload");
-    for run in 1..=20 {
-        let output = host.run(&bundle).output().with_code(0);
-        assert_eq!(output.stdout.len(), MIB_64, "run {run}");
-        assert_eq!(pattern::check(&output.stdout), Ok(()), "run {run}");
+    let bundle = burst(&host, MIB_64);
+    for run in 1..=10 {
+        let (running, mut reader) = start(&host, &bundle);
+        let mut checker = Checker::new();
+        io::copy(&mut reader, &mut checker).unwrap();
+        running.wait().success();
+        assert_eq!(checker.finish(), Ok(MIB_64), "run {run}");
     }
+}
+
+/// In two halves, which can run side by side.
+#[test]
+fn a_burst_right_before_the_exit_arrives_whole_in_runs_1_to_10() {
+    burst_ten_times();
+}
+
+#[test]
+fn a_burst_right_before_the_exit_arrives_whole_in_runs_11_to_20() {
+    burst_ten_times();
 }
 
 #[test]
@@ -64,10 +91,8 @@ fn an_end_does_not_wait_for_stdin() {
 fn a_reader_that_leaves_ends_the_writer() {
     let host = Host::new();
     let bundle = host.script("while echo more; do :; done 2>/dev/null; exit 3");
-    let run = host.run(&bundle);
-    let (mut reader, writer) = std::io::pipe().unwrap();
-    let running = run.spawn_with_stdout(writer);
-    std::io::Read::read_exact(&mut reader, &mut [0; 4096]).unwrap();
+    let (running, mut reader) = start(&host, &bundle);
+    reader.read_exact(&mut [0; 4096]).unwrap();
     drop(reader);
     let output = running.wait();
     assert_eq!(output.status.code(), Some(3), "{output:?}");
@@ -75,22 +100,12 @@ fn a_reader_that_leaves_ends_the_writer() {
 
 #[test]
 fn a_slow_reader_holds_the_writer_back_and_loses_nothing() {
+    const LENGTH: usize = 4 << 20;
     let host = Host::new();
-    let bundle = host
-        .bundle(|config| config["process"]["args"] = json!(["workload", "burst", (8 << 20).to_string()]))
-        .with_program("workload");
-    let run = host.run(&bundle);
-    let (mut reader, writer) = std::io::pipe().unwrap();
-    let running = run.spawn_with_stdout(writer);
-    let mut all = Vec::new();
-    let mut little = [0; 777];
-    loop {
-        match std::io::Read::read(&mut reader, &mut little).unwrap() {
-            0 => break,
-            length => all.extend_from_slice(&little[..length]),
-        }
-    }
-    running.wait().with_code(0);
-    assert_eq!(all.len(), 8 << 20);
-    assert_eq!(pattern::check(&all), Ok(()));
+    let (running, reader) = start(&host, &burst(&host, LENGTH));
+    let mut reader = BufReader::with_capacity(777, reader.into_inner());
+    let mut checker = Checker::new();
+    io::copy(&mut reader, &mut checker).unwrap();
+    running.wait().success();
+    assert_eq!(checker.finish(), Ok(LENGTH));
 }

@@ -4,7 +4,6 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::thread;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -52,22 +51,6 @@ impl Invocation {
     pub fn output(mut self) -> Output {
         self.command.stdin(Stdio::null());
         self.start().wait()
-    }
-
-    /// Runs it to its end while it is fed `input`.
-    ///
-    /// # Panics
-    /// It takes longer than [`LIMIT`].
-    #[must_use]
-    pub fn output_with_input(self, input: Vec<u8>) -> Output {
-        let mut running = self.spawn();
-        let mut stdin = running.stdin.take().expect("stdin is a pipe");
-        let feeding = thread::spawn(move || stdin.write_all(&input));
-        let output = running.wait();
-        if let Err(error) = feeding.join().expect("writing does not panic") {
-            panic!("stdin: {error}\n{output:?}");
-        }
-        output
     }
 
     /// Runs it in a mount namespace of its own that the shell script `setup` changes first.
@@ -121,11 +104,11 @@ impl Invocation {
         }
     }
 
-    /// Starts it with nothing to read, and `stdout` for its output. What it writes there is not collected.
+    /// Starts it with `stdout` for its output. What it writes there is not collected.
     #[must_use]
     pub fn spawn_with_stdout(mut self, stdout: impl Into<Stdio>) -> Running {
         self.command
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(stdout)
             .stderr(Stdio::piped());
         self.launch()
