@@ -1,5 +1,6 @@
 //! Integration tests of bulkhead and the testbed they run in.
 
+pub mod bench;
 pub mod harness;
 pub mod l1;
 pub mod pattern;

@@ -9,7 +9,17 @@ const SCRIPT: &str = r#"echo "Hello from a container in a microVM of its own."
 echo "Its processes: $(ps | tail -n +2 | wc -l), its user: $(id -un 2>/dev/null || id -u), its host name: $(hostname)"
 echo "Its kernel: $(uname -sr)""#;
 
-fn main() -> anyhow::Result<ExitCode> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bulkhead-demo: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
     let host = Host::new();
     show("bulkhead check", host.bulkhead().args(["check"]).command())?;
     let bundle = host.script(SCRIPT);
@@ -17,7 +27,7 @@ fn main() -> anyhow::Result<ExitCode> {
         "bulkhead run --bundle … hello",
         host.run_as(&bundle, "hello").command(),
     )?;
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 fn show(what: &str, command: &mut Command) -> anyhow::Result<()> {

@@ -113,6 +113,7 @@ impl Bundle {
 }
 
 /// What `bulkhead spec` writes, in its essence, with `true` for a program.
-fn default_config() -> Value {
+#[must_use]
+pub fn default_config() -> Value {
     serde_json::from_str(include_str!("config.json")).expect("the default config.json is JSON")
 }

@@ -14,7 +14,7 @@ pub mod processes;
 
 pub use artifacts::kernel;
 pub use bulkhead::{Invocation, Output, Running};
-pub use bundle::Bundle;
+pub use bundle::{Bundle, default_config};
 pub use host::Host;
 
 use std::time::Duration;

@@ -49,7 +49,11 @@ pub fn run() -> io::Result<()> {
     reap()
 }
 
-fn take_console() -> io::Result<()> {
+/// Makes the console the standard streams.
+///
+/// # Errors
+/// There is none.
+pub fn take_console() -> io::Result<()> {
     let console = File::options().read(true).write(true).open("/dev/console")?;
     dup2_stdin(&console)?;
     dup2_stdout(&console)?;

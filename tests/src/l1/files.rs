@@ -76,6 +76,19 @@ pub fn enter_host_tree(setup: &Setup, release: &str) -> io::Result<()> {
     chroot(".")?;
     chdir("/")?;
 
+    mount_own()?;
+    bind(
+        &format!("{LOWER}{}", setup.modules),
+        &format!("/lib/modules/{release}"),
+    )?;
+    wait_for_share(WORK_TREE_TAG, &setup.work_tree, MsFlags::empty())
+}
+
+/// Mounts L1's own file systems over the tree it has entered.
+///
+/// # Errors
+/// The mount that failed, by its target.
+pub fn mount_own() -> io::Result<()> {
     for (kind, target, data) in OWN_FILE_SYSTEMS {
         mount_new(kind, target, data)?;
     }
@@ -88,11 +101,7 @@ pub fn enter_host_tree(setup: &Setup, release: &str) -> io::Result<()> {
         // devtmpfs may have them already.
         let _ = symlink(target, link);
     }
-    bind(
-        &format!("{LOWER}{}", setup.modules),
-        &format!("/lib/modules/{release}"),
-    )?;
-    wait_for_share(WORK_TREE_TAG, &setup.work_tree, MsFlags::empty())
+    Ok(())
 }
 
 fn mount_new(kind: &str, target: &str, data: &str) -> io::Result<()> {

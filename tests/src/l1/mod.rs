@@ -7,5 +7,5 @@
 pub mod agent;
 pub mod boot;
 pub mod files;
-mod modules;
+pub(crate) mod modules;
 pub mod pty;

@@ -1,7 +1,7 @@
 //! L1's initramfs: its pid 1, busybox for `ip`, and the modules in loading order. The rest comes over virtio-fs.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::Command;
 
@@ -50,7 +50,7 @@ impl Archive {
             .mode(0o755)
             .set_mode_file_type(ModeFileType::Regular);
         let mut writer = builder.write(&self.file, length);
-        io::Write::write_all(&mut writer, content)?;
+        writer.write_all(content)?;
         writer.finish()?;
         Ok(())
     }
@@ -63,24 +63,35 @@ impl Archive {
         trailer(self.file)?;
         Ok(())
     }
-}
 
-/// Writes L1's initramfs to `path`.
-///
-/// # Errors
-/// A file cannot be read or written, or a module not be decompressed.
-pub fn write(path: &Path, init: &Path, kernel: &Kernel) -> Result<(), Error> {
-    let read = |path: &Path| fs::read(path).map_err(Error::file(path));
-    let mut archive = Archive::create(path).map_err(Error::file(path))?;
-    let mut fill = || -> Result<(), Error> {
-        let written = Error::file;
+    /// Adds a symbolic link.
+    ///
+    /// # Errors
+    /// Those of the file.
+    pub fn symlink(&mut self, name: &str, target: &str) -> io::Result<()> {
+        let length = u32::try_from(target.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let builder = Builder::new(name)
+            .mode(0o777)
+            .set_mode_file_type(ModeFileType::Symlink);
+        let mut writer = builder.write(&self.file, length);
+        writer.write_all(target.as_bytes())?;
+        writer.finish()?;
+        Ok(())
+    }
+
+    /// Adds what the first minutes of every L1 need: pid 1, busybox for `ip`, and the modules in loading order.
+    ///
+    /// # Errors
+    /// A file cannot be read or written, or a module not be decompressed.
+    pub fn base(&mut self, init: &Path, kernel: &Kernel) -> Result<(), Error> {
+        let read = |path: &Path| fs::read(path).map_err(Error::file(path));
+        let written = || Error::file("L1's initramfs");
         for folder in ["dev", "proc", "sys", "modules"] {
-            archive.folder(folder).map_err(written(path))?;
+            self.folder(folder).map_err(written())?;
         }
-        archive.executable("init", &read(init)?).map_err(written(path))?;
-        archive
-            .executable("busybox", &read(Path::new("/bin/busybox"))?)
-            .map_err(written(path))?;
+        self.executable("init", &read(init)?).map_err(written())?;
+        self.executable("busybox", &read(Path::new("/bin/busybox"))?)
+            .map_err(written())?;
         for (number, file) in kernel.module_files()?.iter().enumerate() {
             let name = file.file_name().unwrap_or_default().to_string_lossy();
             let name = format!("modules/{number:03}-{}", name.trim_end_matches(".xz"));
@@ -90,10 +101,18 @@ pub fn write(path: &Path, init: &Path, kernel: &Kernel) -> Result<(), Error> {
                 }
                 _ => read(file)?,
             };
-            archive.executable(&name, &module).map_err(written(path))?;
+            self.executable(&name, &module).map_err(written())?;
         }
         Ok(())
-    };
-    fill()?;
+    }
+}
+
+/// Writes the testbed's initramfs to `path`.
+///
+/// # Errors
+/// A file cannot be read or written, or a module not be decompressed.
+pub fn write(path: &Path, init: &Path, kernel: &Kernel) -> Result<(), Error> {
+    let mut archive = Archive::create(path).map_err(Error::file(path))?;
+    archive.base(init, kernel)?;
     archive.finish().map_err(Error::file(path))
 }

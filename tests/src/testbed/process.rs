@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command};
+use std::process::{Child, ChildStdout, Command, ExitStatus};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::prctl::set_pdeathsig;
@@ -48,9 +48,16 @@ impl Process {
     }
 
     /// Waits for its end.
-    pub fn wait(&mut self) {
-        // Only a process that is not our child any more cannot be waited for: it has ended, too.
-        let _ = self.child.wait();
+    ///
+    /// # Errors
+    /// Those of wait(2).
+    pub fn wait(&mut self) -> io::Result<ExitStatus> {
+        self.child.wait()
+    }
+
+    /// Its standard output, if that was piped and not yet taken.
+    pub fn take_stdout(&mut self) -> Option<ChildStdout> {
+        self.child.stdout.take()
     }
 
     /// Whether it is still there.

@@ -221,7 +221,8 @@ impl Qemu {
 
     /// Waits for QEMU's end.
     pub fn wait(&mut self) {
-        self.process.wait();
+        // Only a process that is not our child cannot be waited for.
+        let _ = self.process.wait();
     }
 
     /// Whether QEMU is still there.

@@ -1,0 +1,75 @@
+//! The L1 that counts instructions.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use super::plan::{Experiment, REPLY, Reply, Sample};
+use super::{Bench, BenchError, archive};
+use crate::testbed::cache;
+use crate::testbed::kernel::Kernel;
+use crate::testbed::process::Process;
+
+/// Without `-erms,-fsrm` every byte that `rep movsb` copies counts as an instruction.
+const ARGUMENTS: &str = "-nodefaults -no-user-config -accel tcg,thread=single -icount shift=0,sleep=off -seed 1 \
+    -rtc base=2026-01-01T00:00:00,clock=vm -smp 1 -cpu max,-erms,-fsrm -m 3072 -nic none -display none \
+    -monitor none -serial stdio -no-reboot";
+
+const KERNEL_COMMAND_LINE: &str = "console=ttyS0 panic=-1 quiet loglevel=4 nokaslr";
+
+/// How many lines of the console are kept for an error.
+const KEPT_LINES: usize = 30;
+
+/// Runs the experiments; returns their samples by name.
+pub fn run(bench: &Bench, experiments: &[Experiment]) -> Result<Vec<(String, Sample)>, BenchError> {
+    let kernel = {
+        let _lock = cache::lock()?;
+        Kernel::get()?
+    };
+    let folder = tempfile::tempdir().map_err(BenchError::file("a temporary folder"))?;
+    let initramfs = folder.path().join("bench.cpio");
+    archive::write(&initramfs, bench, &kernel, experiments)?;
+
+    let mut command = Command::new("qemu-system-x86_64");
+    command
+        .args(ARGUMENTS.split_whitespace())
+        .arg("-kernel")
+        .arg(kernel.image());
+    command
+        .arg("-initrd")
+        .arg(&initramfs)
+        .args(["-append", KERNEL_COMMAND_LINE]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut qemu = Process::spawn(&mut command, &[])?;
+    let console = qemu.take_stdout().expect("piped");
+
+    let expected: usize = experiments.iter().map(|experiment| experiment.runs).sum();
+    let mut samples = Vec::new();
+    let mut tail = Vec::new();
+    let failed = |what: String, tail: &[String]| BenchError::L1 {
+        what,
+        console: tail.join("\n"),
+    };
+    for line in BufReader::new(console).lines() {
+        let line = line.map_err(BenchError::file("L1's console"))?;
+        let reply = line
+            .find(REPLY)
+            .and_then(|at| serde_json::from_str(&line[at + REPLY.len()..]).ok());
+        match reply {
+            Some(Reply::Sample(name, sample)) => {
+                println!(
+                    "[{}/{expected}] {name}: {:.2} ms",
+                    samples.len() + 1,
+                    sample.milliseconds
+                );
+                samples.push((name, sample));
+            }
+            Some(Reply::Failed(name, why)) => return Err(failed(format!("{name}: {why}"), &tail)),
+            Some(Reply::Done) => return Ok(samples),
+            None => {
+                tail.push(line);
+                tail.drain(..tail.len().saturating_sub(KEPT_LINES));
+            }
+        }
+    }
+    Err(failed("L1 ended before it was done".into(), &tail))
+}

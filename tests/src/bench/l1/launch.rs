@@ -1,0 +1,229 @@
+//! Starting what is measured.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use bulkhead_vmm::config::{KernelConfig, VmConfig, VsockConfig};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::socket::{
+    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, VsockAddr, bind, listen, recv, socket, socketpair,
+};
+
+use crate::bench::plan::{Start, VMM};
+use crate::testbed::process::Process;
+
+/// The vsock port that the agent dials on the host (`AGENT_PORT` of the agent's protocol).
+const AGENT_PORT: u32 = 1024;
+
+/// What anything may take, of virtual time.
+pub const LIMIT: Duration = Duration::from_secs(20);
+
+/// The VMM's working folder: empty, it becomes its root.
+const EMPTY: &str = "/run/empty";
+
+/// What was started, and how to hear from it.
+pub struct Launched {
+    /// The process.
+    pub process: Process,
+    /// Its standard output, or its guest's console.
+    output: File,
+    dial: Dial,
+}
+
+enum Dial {
+    /// The host kernel's vsock.
+    Listener(OwnedFd),
+    /// bulkhead-vmm's uplink.
+    Uplink(OwnedFd),
+}
+
+impl Launched {
+    /// Waits until the agent in the guest dials the host.
+    pub fn wait_for_agent(&mut self) -> io::Result<()> {
+        let (Dial::Listener(dial) | Dial::Uplink(dial)) = &self.dial;
+        wait_until_readable(dial)?;
+        match &self.dial {
+            Dial::Uplink(uplink) if recv(uplink.as_raw_fd(), &mut [0; 4], MsgFlags::empty())? == 0 => {
+                Err(io::Error::other("the VMM ended before the agent dialled"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits until it has printed `text`.
+    pub fn wait_for_text(&mut self, text: &str) -> io::Result<()> {
+        let mut seen = Vec::new();
+        let mut buffer = [0; 4096];
+        while !seen.windows(text.len()).any(|window| window == text.as_bytes()) {
+            wait_until_readable(&self.output)?;
+            let length = self.output.read(&mut buffer)?;
+            if length == 0 {
+                let seen = String::from_utf8_lossy(&seen).into_owned();
+                return Err(io::Error::other(format!("ended before {text:?}, after {seen:?}")));
+            }
+            seen.extend_from_slice(&buffer[..length]);
+        }
+        Ok(())
+    }
+}
+
+/// What has to be there before the clock starts.
+pub struct Prepared {
+    command: Command,
+    inherited: Vec<OwnedFd>,
+    output: File,
+    dial: Dial,
+}
+
+impl Prepared {
+    /// Gets ready to start it as run number `run`.
+    pub fn new(start: &Start, run: usize) -> io::Result<Self> {
+        let (reader, writer) = io::pipe()?;
+        let output = File::from(OwnedFd::from(reader));
+        let errors = File::options().create(true).append(true).open("/run/stderr")?;
+        match start {
+            Start::Command { args } => {
+                let mut args = args.iter().map(|arg| arg.replace("{run}", &run.to_string()));
+                let mut command = Command::new(args.next().unwrap_or_default());
+                command
+                    .args(args)
+                    .stdin(Stdio::null())
+                    .stdout(writer)
+                    .stderr(errors);
+                command.env_clear().env("PATH", "/usr/bin:/usr/sbin");
+                Ok(Self {
+                    command,
+                    inherited: Vec::new(),
+                    output,
+                    dial: Dial::Listener(vsock_listener()?),
+                })
+            }
+            Start::Vmm {
+                kernel,
+                initramfs,
+                command_line,
+                memory_mib,
+            } => {
+                let (uplink, theirs) = socketpair(
+                    AddressFamily::Unix,
+                    SockType::SeqPacket,
+                    None,
+                    SockFlag::SOCK_CLOEXEC,
+                )?;
+                let config = VmmConfig {
+                    kernel,
+                    initramfs: initramfs.as_deref(),
+                    command_line,
+                    memory_mib: *memory_mib,
+                };
+                let inherited = config.open(writer.into(), theirs, run)?;
+                fs::create_dir_all(EMPTY)?;
+                let mut command = Command::new(VMM);
+                let fd = inherited
+                    .last()
+                    .expect("the configuration is the last")
+                    .as_raw_fd();
+                command.args(["--config-fd", &fd.to_string()]).current_dir(EMPTY);
+                command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
+                Ok(Self {
+                    command,
+                    inherited,
+                    output,
+                    dial: Dial::Uplink(uplink),
+                })
+            }
+        }
+    }
+
+    /// Starts it.
+    pub fn start(mut self) -> io::Result<Launched> {
+        let fds: Vec<BorrowedFd<'_>> = self.inherited.iter().map(AsFd::as_fd).collect();
+        let process = Process::spawn(&mut self.command, &fds).map_err(io::Error::other)?;
+        Ok(Launched {
+            process,
+            output: self.output,
+            dial: self.dial,
+        })
+    }
+}
+
+struct VmmConfig<'a> {
+    kernel: &'a str,
+    initramfs: Option<&'a str>,
+    command_line: &'a str,
+    memory_mib: u32,
+}
+
+impl VmmConfig<'_> {
+    /// Opens what the VMM needs; the last descriptor is its configuration.
+    fn open(&self, console: OwnedFd, uplink: OwnedFd, run: usize) -> io::Result<Vec<OwnedFd>> {
+        let socket = format!("/run/vsock-{run}");
+        let listener = OwnedFd::from(UnixListener::bind(Path::new(&socket))?);
+        let kvm = OwnedFd::from(File::options().read(true).write(true).open("/dev/kvm")?);
+        let image = OwnedFd::from(File::open(self.kernel)?);
+        let initramfs = self.initramfs.map(File::open).transpose()?.map(OwnedFd::from);
+        let config = VmConfig {
+            kvm: kvm.as_raw_fd(),
+            vcpus: 1,
+            memory_mib: self.memory_mib,
+            kernel: KernelConfig {
+                image: image.as_raw_fd(),
+                initramfs: initramfs.as_ref().map(AsRawFd::as_raw_fd),
+                command_line: self.command_line.to_owned(),
+            },
+            vsock: Some(VsockConfig {
+                cid: 3,
+                listener: listener.as_raw_fd(),
+                uplink: Some(uplink.as_raw_fd()),
+            }),
+            filesystem: None,
+            blocks: Vec::new(),
+            rng: true,
+            console: Some(console.as_raw_fd()),
+            control: None,
+            report: None,
+        };
+        let mut file = File::from(memfd_create(c"config", MFdFlags::MFD_CLOEXEC)?);
+        file.write_all(&serde_json::to_vec(&config)?)?;
+        io::Seek::rewind(&mut file)?;
+        let mut fds = vec![kvm, image, listener, uplink, console];
+        fds.extend(initramfs);
+        fds.push(file.into());
+        Ok(fds)
+    }
+}
+
+fn vsock_listener() -> io::Result<OwnedFd> {
+    let listener = socket(
+        AddressFamily::Vsock,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    bind(
+        listener.as_raw_fd(),
+        &VsockAddr::new(libc::VMADDR_CID_ANY, AGENT_PORT),
+    )?;
+    listen(&listener, Backlog::new(1)?)?;
+    Ok(listener)
+}
+
+fn wait_until_readable(fd: impl AsFd) -> io::Result<()> {
+    let mut polled = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+    match poll(
+        &mut polled,
+        PollTimeout::try_from(LIMIT).map_err(io::Error::other)?,
+    )? {
+        0 => Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("nothing within {LIMIT:?}"),
+        )),
+        _ => Ok(()),
+    }
+}

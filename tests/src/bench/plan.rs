@@ -1,0 +1,98 @@
+//! What the bench inside L1 is told to do, and what it answers.
+
+use serde::{Deserialize, Serialize};
+
+/// Where the plan is in L1's initramfs.
+pub const FILE: &str = "/plan.json";
+
+/// Where bulkhead-vmm is in L1's initramfs.
+pub const VMM: &str = "/usr/bin/bulkhead-vmm";
+
+/// What begins a line on L1's console that holds a [`Reply`].
+pub const REPLY: &str = "bench: ";
+
+/// Everything to measure, in order.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Plan {
+    /// One after the other.
+    pub experiments: Vec<Experiment>,
+}
+
+/// One thing to measure several times.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Experiment {
+    /// Unique.
+    pub name: String,
+    /// What is started.
+    pub start: Start,
+    /// When the clock stops.
+    pub until: Until,
+    /// How often it is measured, after one time that is not.
+    pub runs: usize,
+}
+
+/// What is started. The clock starts right before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Start {
+    /// A command; `{run}` in an argument becomes a number that no other run has.
+    Command {
+        /// Program and arguments.
+        args: Vec<String>,
+    },
+    /// bulkhead-vmm by itself, without a runtime around it.
+    Vmm {
+        /// The guest's kernel.
+        kernel: String,
+        /// The guest's initramfs.
+        initramfs: Option<String>,
+        /// The guest's command line.
+        command_line: String,
+        /// The guest's memory, MiB.
+        memory_mib: u32,
+    },
+}
+
+/// When the clock stops. What is still running then is killed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Until {
+    /// What was started has ended, with exit code 0.
+    Exit,
+    /// It printed this, or its guest did on the console.
+    Printed(String),
+    /// The agent in its guest dialled the host.
+    AgentDialled,
+}
+
+/// One measurement.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// From the start until the clock stopped, milliseconds of virtual time.
+    pub milliseconds: f64,
+    /// The memory of all that runs at that moment; not for [`Until::Exit`].
+    pub memory: Option<Memory>,
+}
+
+/// Memory of processes, KiB. What is mapped by several counts in parts (PSS).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// All but the guest's RAM.
+    pub host: u64,
+    /// The part of `host` that is no file's: what a further one of the same costs.
+    pub anonymous: u64,
+    /// The guest's RAM that was touched.
+    pub guest: u64,
+}
+
+/// A line of L1's.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// A measurement of the experiment of this name.
+    Sample(String, Sample),
+    /// The experiment of this name did not work: why.
+    Failed(String, String),
+    /// Everything was measured.
+    Done,
+}
