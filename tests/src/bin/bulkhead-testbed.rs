@@ -101,7 +101,9 @@ impl From<PlaceName> for Place {
     fn from(name: PlaceName) -> Self {
         match name {
             PlaceName::Host => Self::Host,
-            PlaceName::L1 => Self::L1,
+            PlaceName::L1 => Self::L1 {
+                why: "as asked".into(),
+            },
         }
     }
 }
@@ -158,8 +160,11 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
             timeout,
             command,
         } => {
-            if *here_if_possible && Place::decide() == Place::Host {
-                return run_here(dir.as_deref(), env, command);
+            if *here_if_possible {
+                match Place::decide() {
+                    Place::Host => return run_here(dir.as_deref(), env, command),
+                    place => eprintln!("running {place}"),
+                }
             }
             let dir = dir.clone().map_or_else(std::env::current_dir, Ok)?;
             let env = env

@@ -90,10 +90,7 @@ pub fn run(plan: &Plan) -> Result<Summary, RunError> {
     println!(
         "running {} tests, {workers} at a time, {}",
         tests.len(),
-        match plan.place {
-            Place::Host => "on this machine",
-            Place::L1 => "in emulated hosts, as this machine's KVM cannot run stock guests",
-        }
+        plan.place
     );
 
     let progress = Mutex::new(Progress::new(tests.len(), durations));

@@ -61,7 +61,7 @@ impl<'a> Worker<'a> {
             let mut output = Vec::new();
             let verdict = match self.plan.place {
                 Place::Host => self.on_host(test, &mut output),
-                Place::L1 => self.in_l1(test, &mut output),
+                Place::L1 { .. } => self.in_l1(test, &mut output),
             };
             match verdict {
                 Ok(verdict) => {

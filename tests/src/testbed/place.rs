@@ -1,33 +1,42 @@
 //! Where integration tests run.
 
-use std::fs;
+use std::fmt;
+
+use bulkhead_vmm::probe::{Probe, probe};
 
 /// Where integration tests run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
     /// Right here: the host's KVM runs stock guests.
     Host,
     /// In the emulated host.
-    L1,
+    L1 {
+        /// Why not here.
+        why: String,
+    },
 }
 
 impl Place {
     /// Decides for this machine.
     #[must_use]
     pub fn decide() -> Self {
-        if hardware_kvm() { Self::Host } else { Self::L1 }
+        match probe() {
+            Probe::Usable { .. } => Self::Host,
+            Probe::NoKvm { error, .. } => Self::L1 {
+                why: format!("this machine has no KVM: {error}"),
+            },
+            Probe::CannotRunStockGuests { detail } => Self::L1 {
+                why: format!("this machine's KVM cannot run stock guests: {detail}"),
+            },
+        }
     }
 }
 
-fn hardware_kvm() -> bool {
-    let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let virtualises = flags
-        .split_whitespace()
-        .any(|flag| flag == "svm" || flag == "vmx");
-    virtualises
-        && fs::File::options()
-            .read(true)
-            .write(true)
-            .open("/dev/kvm")
-            .is_ok()
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host => f.write_str("on this machine"),
+            Self::L1 { why } => write!(f, "in an emulated host ({why})"),
+        }
+    }
 }

@@ -47,13 +47,26 @@ impl Launched {
     /// Waits until the agent in the guest dials the host.
     pub fn wait_for_agent(&mut self) -> io::Result<()> {
         let (Dial::Listener(dial) | Dial::Uplink(dial)) = &self.dial;
-        wait_until_readable(dial)?;
+        wait_until_readable(dial).map_err(|error| self.blame(&error))?;
         match &self.dial {
             Dial::Uplink(uplink) if recv(uplink.as_raw_fd(), &mut [0; 4], MsgFlags::empty())? == 0 => {
                 Err(io::Error::other("the VMM ended before the agent dialled"))
             }
             _ => Ok(()),
         }
+    }
+
+    /// Adds to an error what was printed, for a reader who wonders why.
+    fn blame(&self, error: &io::Error) -> io::Error {
+        let mut printed = vec![0; 4096];
+        let length = match poll_input(&self.output, Duration::ZERO) {
+            Ok(true) => (&self.output).read(&mut printed).unwrap_or(0),
+            _ => 0,
+        };
+        io::Error::other(format!(
+            "{error}, but: {}",
+            String::from_utf8_lossy(&printed[..length])
+        ))
     }
 
     /// Waits until it has printed `text`.
@@ -215,15 +228,20 @@ fn vsock_listener() -> io::Result<OwnedFd> {
 }
 
 fn wait_until_readable(fd: impl AsFd) -> io::Result<()> {
-    let mut polled = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
-    match poll(
-        &mut polled,
-        PollTimeout::try_from(LIMIT).map_err(io::Error::other)?,
-    )? {
-        0 => Err(io::Error::new(
+    if poll_input(fd, LIMIT)? {
+        Ok(())
+    } else {
+        Err(io::Error::new(
             io::ErrorKind::TimedOut,
             format!("nothing within {LIMIT:?}"),
-        )),
-        _ => Ok(()),
+        ))
     }
+}
+
+fn poll_input(fd: impl AsFd, limit: Duration) -> io::Result<bool> {
+    let mut polled = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+    Ok(poll(
+        &mut polled,
+        PollTimeout::try_from(limit).map_err(io::Error::other)?,
+    )? > 0)
 }
