@@ -3,6 +3,7 @@
 pub mod blk;
 mod buffers;
 pub mod device;
+pub mod fs;
 pub mod mmio;
 pub mod rng;
 pub mod vsock;
