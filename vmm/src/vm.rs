@@ -11,6 +11,7 @@ use crate::arch::x86_64::{boot, kernel, layout, machine};
 use crate::console::{Console, ConsoleWriter};
 use crate::control::server::{ControlServer, Guest};
 use crate::devices::ports::Ports;
+use crate::devices::virtio::fs::{Filesystem, HostView};
 use crate::devices::virtio::vsock::VsockDevice;
 use crate::devices::virtio::{Rng, blk};
 use crate::devices::{reset, serial};
@@ -29,7 +30,9 @@ use crate::wiring::{self, DeviceError, Slots};
 /// Builds the microVM, runs it, and returns how it ended.
 pub fn run(resources: Resources, console: &Console, reporter: &Reporter) -> Result<Outcome, Failure> {
     let started = Instant::now();
-    jail::enter(resources.devices.filesystem.is_some(), reporter).at(Stage::Jail)?;
+    let serves_files = resources.devices.filesystem.is_some();
+    let host_view = serves_files.then(HostView::prepare).transpose().at(Stage::Jail)?;
+    jail::enter(serves_files, reporter).at(Stage::Jail)?;
 
     let end = End::new().at(Stage::Run)?;
     let mut event_loop = EventLoop::new().at(Stage::Run)?;
@@ -52,7 +55,8 @@ pub fn run(resources: Resources, console: &Console, reporter: &Reporter) -> Resu
         .at(Stage::Kernel)?;
 
     let mut slots = Slots::new(&vm, memory.clone());
-    let disks = plug_devices(&mut slots, resources.devices, &event_loop.handle()).at(Stage::Devices)?;
+    let disks =
+        plug_devices(&mut slots, resources.devices, host_view, &event_loop.handle()).at(Stage::Devices)?;
     let command_line = format!(
         "{} {}{}",
         reset::PARAMETERS,
@@ -99,10 +103,15 @@ pub fn run(resources: Resources, console: &Console, reporter: &Reporter) -> Resu
 fn plug_devices(
     slots: &mut Slots,
     devices: Devices,
+    host_view: Option<HostView>,
     event_loop: &LoopHandle,
 ) -> Result<Vec<blk::Slot>, DeviceError> {
     if let Some(vsock) = devices.vsock {
         let device = VsockDevice::new(vsock.cid, vsock.listener, vsock.uplink, event_loop.clone());
+        slots.plug(Box::new(device))?;
+    }
+    if let Some((tag, host_view)) = devices.filesystem.zip(host_view) {
+        let device = Filesystem::new(&tag, host_view).map_err(DeviceError::SharedFolder)?;
         slots.plug(Box::new(device))?;
     }
     let mut disks = Vec::new();

@@ -30,6 +30,9 @@ pub enum DeviceError {
     /// An image cannot be served.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// The root cannot be opened.
+    #[error("cannot open the shared folder")]
+    SharedFolder(#[source] io::Error),
     /// The device has a queue of a size that virtio does not know.
     #[error("a queue's size is not a power of two of at most 32768")]
     QueueSize(#[source] virtio_queue::Error),
