@@ -1,1 +1,10 @@
-//! The host side of bulkhead.
+//! The host side of bulkhead: from a bundle to a container that runs in a virtual machine of its own.
+
+pub mod cli;
+pub mod config;
+pub mod container;
+pub mod logging;
+pub mod oci;
+mod readiness;
+pub mod sandbox;
+mod signals;

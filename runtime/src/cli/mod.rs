@@ -1,0 +1,150 @@
+//! The command line: one file per subcommand.
+
+mod check;
+mod delete;
+mod list;
+mod run;
+mod spec;
+mod state;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand, error::ErrorKind};
+
+use crate::{
+    config::ConfigError,
+    container::TerminalError,
+    logging::{self, Format},
+    oci::{BundleError, OCI_VERSION},
+    sandbox::{CgroupError, IdError, StateError},
+};
+
+/// What callers expect after a command that does not exist.
+const UNKNOWN_COMMAND: u8 = 3;
+
+/// Runs OCI containers, each in a virtual machine of its own.
+#[derive(Debug, Parser)]
+#[command(
+    name = "bulkhead",
+    disable_version_flag = true,
+    disable_help_subcommand = true,
+    arg_required_else_help = true
+)]
+struct CommandLine {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// What every subcommand takes.
+#[derive(Debug, Args)]
+struct Global {
+    /// Folder for the state of containers
+    #[arg(long, value_name = "DIR", default_value = "/run/bulkhead")]
+    root: PathBuf,
+    /// File that the log is appended to
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+    /// How the log is written
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    log_format: Format,
+    /// Log what is done, not only what goes wrong
+    #[arg(long)]
+    debug: bool,
+    /// Configuration file, by default /etc/bulkhead/config.toml
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print the version
+    #[arg(short, long)]
+    version: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Run),
+    Spec(spec::Spec),
+    Check(check::Check),
+    State(state::State),
+    List(list::List),
+    Delete(delete::Delete),
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    #[error(transparent)]
+    Id(#[from] IdError),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    #[error(transparent)]
+    Terminal(#[from] TerminalError),
+    #[error("{action}: {source}")]
+    Io { action: String, source: std::io::Error },
+    #[error("{}: exists already", .0.display())]
+    Exists(PathBuf),
+    #[error("cannot delete container {0} that is not stopped: stop it first, or use --force")]
+    NotStopped(String),
+    #[error("the monitor was killed by signal {0}; what it had made has been removed")]
+    MonitorKilled(i32),
+    #[error("only root can run containers: bulkhead makes mounts, cgroups and virtual machines")]
+    NotRoot,
+}
+
+/// What a command that did not fail exits with.
+type Status = Result<ExitCode, Error>;
+
+fn io(action: impl Into<String>) -> impl FnOnce(std::io::Error) -> Error {
+    move |source| Error::Io {
+        action: action.into(),
+        source,
+    }
+}
+
+/// Does what the command line asks.
+pub fn main() -> ExitCode {
+    let line = match CommandLine::try_parse() {
+        Ok(line) => line,
+        Err(error) => {
+            // Help goes to standard output, mistakes to standard error; a closed one is nobody's concern.
+            let _ = error.print();
+            return match error.kind() {
+                ErrorKind::DisplayHelp => ExitCode::SUCCESS,
+                ErrorKind::InvalidSubcommand => ExitCode::from(UNKNOWN_COMMAND),
+                _ => ExitCode::FAILURE,
+            };
+        }
+    };
+    line.execute().unwrap_or_else(|error| {
+        logging::report(&error, &[]);
+        ExitCode::FAILURE
+    })
+}
+
+impl CommandLine {
+    fn execute(self) -> Status {
+        let global = self.global;
+        logging::set_up(global.log.as_deref(), global.log_format, global.debug).map_err(io(global
+            .log
+            .as_deref()
+            .map_or_else(String::new, |file| file.display().to_string())))?;
+        match self.command {
+            Some(Command::Run(run)) => run.execute(&global),
+            Some(Command::Spec(spec)) => spec.execute(),
+            Some(Command::Check(check)) => check.execute(&global),
+            Some(Command::State(state)) => state.execute(&global),
+            Some(Command::List(list)) => list.execute(&global),
+            Some(Command::Delete(delete)) => delete.execute(&global),
+            None => {
+                println!("bulkhead {}\nspec: {OCI_VERSION}", env!("CARGO_PKG_VERSION"));
+                Ok(ExitCode::SUCCESS)
+            }
+        }
+    }
+}

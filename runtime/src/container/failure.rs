@@ -1,0 +1,93 @@
+//! A failure with the name of the stage in which it happened.
+
+use std::fmt;
+
+use crate::sandbox::{StartError, StateError, StorageError};
+
+/// The stages of a container's life on the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Making what the monitor itself needs.
+    Prepare,
+    /// Making the shared folder and its mounts.
+    PrepareStorage,
+    /// Starting the VMM.
+    StartVmm,
+    /// Waiting for the guest's agent.
+    BootGuest,
+    /// Having the agent build the container.
+    CreateContainer,
+    /// Having the agent execute the program.
+    StartContainer,
+    /// The program runs.
+    RunContainer,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Prepare => "prepare",
+            Self::PrepareStorage => "prepare storage",
+            Self::StartVmm => "start VMM",
+            Self::BootGuest => "boot guest",
+            Self::CreateContainer => "create container",
+            Self::StartContainer => "start container",
+            Self::RunContainer => "run container",
+        })
+    }
+}
+
+/// What ended a container's life on the host early.
+#[derive(Debug, thiserror::Error)]
+#[error("{stage}: {cause}")]
+pub struct Failure {
+    /// When.
+    pub stage: Stage,
+    /// Why.
+    pub cause: Cause,
+}
+
+/// Why a stage failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Cause {
+    /// The shared folder.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The state folder.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The microVM or its agent.
+    #[error(transparent)]
+    Sandbox(#[from] StartError),
+    /// The operating system.
+    #[error(transparent)]
+    System(#[from] std::io::Error),
+    /// A signal came before the program ran.
+    #[error("interrupted by signal {0}")]
+    Interrupted(i32),
+}
+
+impl Failure {
+    /// The last lines of the guest's console, as far as they tell something about the failure.
+    pub fn console(&self) -> &[String] {
+        match &self.cause {
+            Cause::Sandbox(error) => error.console(),
+            _ => &[],
+        }
+    }
+}
+
+/// Names the stage of an error.
+pub trait In<T> {
+    /// The error, if any, with its stage.
+    fn in_stage(self, stage: Stage) -> Result<T, Failure>;
+}
+
+impl<T, E: Into<Cause>> In<T> for Result<T, E> {
+    fn in_stage(self, stage: Stage) -> Result<T, Failure> {
+        self.map_err(|error| Failure {
+            stage,
+            cause: error.into(),
+        })
+    }
+}

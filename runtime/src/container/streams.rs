@@ -1,0 +1,153 @@
+//! The workload's standard streams: each a connection of its own between the guest and the caller's stream.
+
+use std::{io, process};
+
+use bulkhead_agent_protocol::{STREAM_PORT, messages::Stdio};
+use rustix::termios::Winsize;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+    task::JoinHandle,
+};
+
+use super::stdio::{Direction, Endpoint, is_null};
+use crate::sandbox::GuestSocket;
+
+/// How much is copied at once.
+const CHUNK: usize = 128 * 1024;
+
+/// Streams that are connected to the agent and carry nothing yet.
+pub struct Streams {
+    stdin: Option<UnixStream>,
+    stdout: Option<UnixStream>,
+    stderr: Option<UnixStream>,
+    terminal: Option<Winsize>,
+}
+
+/// Streams that are being copied.
+pub struct Copying {
+    outputs: Vec<JoinHandle<()>>,
+}
+
+/// What a stream is called: unique in the sandbox, as each stand-in on the host has another pid.
+fn name(stream: &str) -> String {
+    format!("{}-{stream}", process::id())
+}
+
+impl Streams {
+    /// Connects one stream for each of the caller's that is not `/dev/null`; with a terminal, of the given size, one in
+    /// each direction.
+    ///
+    /// # Errors
+    /// The agent does not take them.
+    pub async fn connect(guest: &GuestSocket, terminal: Option<Winsize>) -> io::Result<Self> {
+        let with_terminal = terminal.is_some();
+        let open = async |stream: &str, wanted: bool| -> io::Result<Option<UnixStream>> {
+            if !wanted {
+                return Ok(None);
+            }
+            let mut connection = guest.connect(STREAM_PORT).await?;
+            connection
+                .write_all(format!("{}\n", name(stream)).as_bytes())
+                .await?;
+            Ok(Some(connection))
+        };
+        let (stdin, stdout, stderr) = tokio::try_join!(
+            open("stdin", with_terminal || !is_null(rustix::stdio::stdin())),
+            open("stdout", with_terminal || !is_null(rustix::stdio::stdout())),
+            open("stderr", !with_terminal && !is_null(rustix::stdio::stderr())),
+        )?;
+        Ok(Self {
+            stdin,
+            stdout,
+            stderr,
+            terminal,
+        })
+    }
+
+    /// The streams as the agent is told of them.
+    pub fn description(&self) -> Stdio {
+        let named = |connection: &Option<UnixStream>, stream| {
+            connection.as_ref().map_or_else(String::new, |_| name(stream))
+        };
+        Stdio {
+            stdin: named(&self.stdin, "stdin"),
+            stdout: named(&self.stdout, "stdout"),
+            stderr: named(&self.stderr, "stderr"),
+            terminal: self.terminal.is_some(),
+            rows: self.terminal.map_or(0, |size| size.ws_row.into()),
+            columns: self.terminal.map_or(0, |size| size.ws_col.into()),
+            ..Stdio::default()
+        }
+    }
+
+    /// Starts to copy.
+    ///
+    /// # Errors
+    /// No file descriptors left.
+    pub fn copy(self) -> io::Result<Copying> {
+        if let Some(connection) = self.stdin {
+            let from = Endpoint::of(rustix::stdio::stdin(), Direction::Input)?;
+            // Input that never ends is no reason to stay, so nobody waits for this task.
+            tokio::spawn(copy_in(from, connection));
+        }
+        let mut outputs = Vec::new();
+        if let Some(connection) = self.stdout {
+            let to = Endpoint::of(rustix::stdio::stdout(), Direction::Output)?;
+            outputs.push(tokio::spawn(copy_out(connection, to)));
+        }
+        if let Some(connection) = self.stderr {
+            let to = Endpoint::of(rustix::stdio::stderr(), Direction::Output)?;
+            outputs.push(tokio::spawn(copy_out(connection, to)));
+        }
+        Ok(Copying { outputs })
+    }
+}
+
+impl Copying {
+    /// Waits until the last byte of output has been written, or nobody is there to take it.
+    pub async fn drained(self) {
+        for output in self.outputs {
+            if let Err(error) = output.await {
+                tracing::debug!(%error, "output");
+            }
+        }
+    }
+}
+
+/// Copies to the guest until the input ends, or the workload no longer reads.
+async fn copy_in(from: Endpoint, mut to: UnixStream) {
+    let mut buffer = vec![0; CHUNK];
+    let result: io::Result<()> = async {
+        loop {
+            let n = from.read(&mut buffer).await?;
+            if n == 0 {
+                return Ok(());
+            }
+            to.write_all(buffer.get(..n).unwrap_or_default()).await?;
+        }
+    }
+    .await;
+    if let Err(error) = result {
+        tracing::debug!(%error, "input");
+    }
+    // The workload's end of file. It may have gone already.
+    let _ = to.shutdown().await;
+}
+
+/// Copies from the guest until its end of file. When nobody takes the output, the connection is closed, so that the
+/// workload finds a broken pipe as it would without us.
+async fn copy_out(mut from: UnixStream, to: Endpoint) {
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        let result = match from.read(&mut buffer).await {
+            Ok(0) => return,
+            Ok(n) => to.write_all(buffer.get(..n).unwrap_or_default()).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = result {
+            tracing::debug!(%error, "output");
+            return;
+        }
+    }
+}

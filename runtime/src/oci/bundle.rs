@@ -1,0 +1,122 @@
+//! Reading a bundle: a folder with a `config.json`.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use serde_json::Value;
+
+use super::{
+    BindSource, FieldError, Spec, refuse_unsupported,
+    spec::drop_nulls,
+    validate::{resolve, validate},
+};
+
+/// A bundle whose configuration has been found good.
+#[derive(Debug, Clone)]
+pub struct Bundle {
+    /// The bundle's folder, absolute and free of symbolic links.
+    pub folder: PathBuf,
+    /// `config.json` as it was written, less its nulls.
+    pub document: Value,
+    /// What the host's side acts upon.
+    pub spec: Spec,
+    /// The root file system's folder on the host, absolute.
+    pub rootfs: PathBuf,
+    /// The host's side of each bind mount, in the order of `mounts`.
+    pub binds: Vec<BindSource>,
+}
+
+/// Why a bundle cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleError {
+    /// The folder is not there.
+    #[error("bundle {}: {source}", folder.display())]
+    Folder {
+        /// As the caller named it.
+        folder: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The folder has no `config.json`.
+    #[error("{}: No such file or directory; a bundle is a folder with a config.json, which `bulkhead spec` can write", file.display())]
+    Missing {
+        /// The file.
+        file: PathBuf,
+    },
+    /// The file cannot be read.
+    #[error("{}: {source}", file.display())]
+    Unreadable {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is not JSON.
+    #[error("{}: not valid JSON: {source}", file.display())]
+    Syntax {
+        /// The file.
+        file: PathBuf,
+        /// Says line and column.
+        source: serde_json::Error,
+    },
+    /// A field is wrong, or asks for what cannot be done.
+    #[error("{}: {source}", file.display())]
+    Field {
+        /// The file.
+        file: PathBuf,
+        /// Which field, and why.
+        source: FieldError,
+    },
+}
+
+impl Bundle {
+    /// Reads and checks the bundle in `folder`.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it.
+    pub fn load(folder: &Path) -> Result<Self, BundleError> {
+        let folder = folder.canonicalize().map_err(|source| BundleError::Folder {
+            folder: folder.to_owned(),
+            source,
+        })?;
+        let file = folder.join("config.json");
+        let text = fs::read(&file).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => BundleError::Missing { file: file.clone() },
+            _ => BundleError::Unreadable {
+                file: file.clone(),
+                source,
+            },
+        })?;
+        let document = parse(&text).map_err(|source| BundleError::Syntax {
+            file: file.clone(),
+            source,
+        })?;
+        Self::check(folder, document).map_err(|source| BundleError::Field { file, source })
+    }
+
+    fn check(folder: PathBuf, document: Value) -> Result<Self, FieldError> {
+        let spec = Spec::view(&document)?;
+        let (root, binds) = validate(&spec, &folder)?;
+        refuse_unsupported(&document)?;
+        let rootfs = resolve(&folder, &root.path);
+        Ok(Self {
+            folder,
+            document,
+            spec,
+            rootfs,
+            binds,
+        })
+    }
+}
+
+/// Parses a document, and drops its nulls.
+///
+/// # Errors
+/// Not JSON, or empty.
+pub fn parse(text: &[u8]) -> Result<Value, serde_json::Error> {
+    let mut document: Value = serde_json::from_slice(text)?;
+    drop_nulls(&mut document);
+    Ok(document)
+}

@@ -1,0 +1,56 @@
+//! The document as the agent gets it: the host's paths replaced by the guest's.
+
+use std::fmt::Display;
+
+use bulkhead_agent_protocol::SHARED_FOLDER;
+use serde_json::Value;
+
+use super::BindSource;
+
+/// Where a container's files are, below the sandbox's shared folder on the host and in the guest alike.
+#[derive(Debug, Clone, Copy)]
+pub struct GuestPaths<'a> {
+    container: &'a str,
+}
+
+impl<'a> GuestPaths<'a> {
+    /// Of the container of that id.
+    pub fn new(container: &'a str) -> Self {
+        Self { container }
+    }
+
+    /// The root file system, relative to the shared folder.
+    pub fn rootfs(self) -> String {
+        format!("{}/rootfs", self.container)
+    }
+
+    /// The folder that has the sources of bind mounts, relative to the shared folder.
+    pub fn mounts(self) -> String {
+        format!("{}/mounts", self.container)
+    }
+
+    /// The source of the bind mount at that place in `mounts`, relative to the shared folder.
+    pub fn mount(self, index: usize) -> String {
+        format!("{}/mounts/{index}", self.container)
+    }
+}
+
+/// Rewrites `root.path` and the sources of `binds` to paths in the guest.
+pub fn for_guest(mut document: Value, binds: &[BindSource], paths: GuestPaths<'_>) -> Value {
+    if let Some(path) = document.pointer_mut("/root/path") {
+        *path = in_guest(paths.rootfs());
+    }
+    for bind in binds {
+        if let Some(mount) = document
+            .pointer_mut(&format!("/mounts/{}", bind.index))
+            .and_then(Value::as_object_mut)
+        {
+            mount.insert("source".to_owned(), in_guest(paths.mount(bind.index)));
+        }
+    }
+    document
+}
+
+fn in_guest(relative: impl Display) -> Value {
+    Value::String(format!("{SHARED_FOLDER}/{relative}"))
+}

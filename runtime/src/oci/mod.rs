@@ -1,0 +1,44 @@
+//! `config.json` of the OCI runtime specification: reading it, checking it, preparing it for the guest.
+//!
+//! The document is kept as the JSON it came as, so that a property that this program does not know reaches the
+//! agent unharmed. [`Spec`] is a typed view of the few fields that the host's side acts upon.
+
+mod bundle;
+mod guest;
+mod refuse;
+mod spec;
+mod validate;
+
+pub use bundle::{Bundle, BundleError};
+pub use guest::{GuestPaths, for_guest};
+pub use refuse::{UNSUPPORTED, Unsupported, refuse_unsupported};
+pub use spec::{Mount, Process, Root, Spec};
+pub use validate::{BindSource, validate};
+
+/// The version of the runtime specification that is implemented.
+pub const OCI_VERSION: &str = "1.3.0";
+
+/// The `config.json` that `bulkhead spec` writes.
+pub const DEFAULT_CONFIG: &str = include_str!("default_config.json");
+
+/// What is wrong with one field of `config.json`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {problem}")]
+pub struct FieldError {
+    /// The field's path, as in `mounts[2].source`.
+    pub field: String,
+    /// What is wrong with it, and what to do.
+    pub problem: String,
+}
+
+impl FieldError {
+    fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self {
+            field: field.into(),
+            problem: problem.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,186 @@
+//! The fields of `config.json` that the host's side acts upon.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::FieldError;
+
+/// A view of `config.json`: what the host's side acts upon, and what is cheap to find wrong before a microVM is started.
+/// Everything else in the document is the agent's business.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Spec {
+    /// The version of the specification that the document follows.
+    pub oci_version: String,
+    /// The container's root file system.
+    pub root: Option<Root>,
+    /// What is mounted over it, in order.
+    pub mounts: Vec<Mount>,
+    /// What runs in it.
+    pub process: Option<Process>,
+    /// Free-form notes, repeated in the container's state.
+    pub annotations: BTreeMap<String, String>,
+    /// The Linux section.
+    pub linux: Linux,
+}
+
+/// The container's root file system.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Root {
+    /// Absolute, or relative to the bundle.
+    pub path: String,
+    /// Whether the container may only read it.
+    pub readonly: bool,
+}
+
+/// One mount.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Mount {
+    /// Where, an absolute path in the container.
+    pub destination: String,
+    /// The file system's type; `bind` or anything for bind mounts, which are told by their options.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// What; for a bind mount a path on the host, absolute or relative to the bundle.
+    pub source: String,
+    /// As `mount(8)` takes them.
+    pub options: Vec<String>,
+}
+
+impl Mount {
+    /// Whether a file or folder of the host is to appear in the container.
+    pub fn is_bind(&self) -> bool {
+        self.kind == "bind" || self.has_option("bind") || self.has_option("rbind")
+    }
+
+    /// Whether the mounts below the source come with it.
+    pub fn is_recursive(&self) -> bool {
+        self.has_option("rbind")
+    }
+
+    /// Whether the container may only read it. The last of `ro` and `rw` wins, as in `mount(8)`.
+    pub fn is_read_only(&self) -> bool {
+        let last = self
+            .options
+            .iter()
+            .rev()
+            .find(|o| matches!(o.as_str(), "ro" | "rw" | "rro" | "rrw"));
+        last.is_some_and(|o| o == "ro" || o == "rro")
+    }
+
+    fn has_option(&self, name: &str) -> bool {
+        self.options.iter().any(|o| o == name)
+    }
+}
+
+/// The program to run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Process {
+    /// Whether it gets a pseudo-terminal.
+    pub terminal: bool,
+    /// The terminal's first size.
+    pub console_size: Option<ConsoleSize>,
+    /// Its working directory, an absolute path in the container.
+    pub cwd: String,
+    /// Its name and arguments.
+    pub args: Vec<String>,
+    /// Its environment, as `NAME=value`.
+    pub env: Vec<String>,
+    /// Who it runs as.
+    pub user: User,
+}
+
+/// Who a process runs as, in the container.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct User {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// The file mode creation mask.
+    pub umask: Option<u32>,
+    /// More groups.
+    pub additional_gids: Vec<u32>,
+}
+
+/// The size of a terminal, in characters.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct ConsoleSize {
+    /// Rows.
+    pub height: u16,
+    /// Columns.
+    pub width: u16,
+}
+
+/// The Linux section.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Linux {
+    /// Where in the host's cgroup tree the sandbox is to live: absolute is from the root of the tree.
+    pub cgroups_path: String,
+    /// The container's limits.
+    pub resources: Resources,
+}
+
+/// The limits by which a virtual machine is sized.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Resources {
+    /// Memory.
+    pub memory: MemoryLimits,
+    /// Processor time.
+    pub cpu: CpuLimits,
+}
+
+/// Memory limits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct MemoryLimits {
+    /// In bytes; zero or less: none.
+    pub limit: Option<i64>,
+}
+
+/// Processor limits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct CpuLimits {
+    /// Microseconds of processor time in a period; zero or less: no limit.
+    pub quota: Option<i64>,
+    /// The period in microseconds; the kernel's default is 100 000.
+    pub period: Option<u64>,
+}
+
+impl Spec {
+    /// Takes the view of a document whose nulls have been dropped.
+    ///
+    /// # Errors
+    /// The first field whose type is not the specification's.
+    pub fn view(document: &Value) -> Result<Self, FieldError> {
+        serde_path_to_error::deserialize(document).map_err(|error| {
+            let field = match error.path().to_string() {
+                path if path == "." => "the document".to_owned(),
+                path => path,
+            };
+            FieldError::new(field, error.inner().to_string())
+        })
+    }
+}
+
+/// Drops every object member that is null: in JSON written from Go an unset field may be either.
+pub fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            members.retain(|_, member| !member.is_null());
+            members.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        _ => {}
+    }
+}

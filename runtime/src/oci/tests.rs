@@ -1,0 +1,414 @@
+use std::{fs, os::unix::net::UnixListener, path::Path};
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::{bundle::parse, spec::drop_nulls, *};
+
+/// A bundle folder with a root file system and the smallest good document, changed by `change`.
+fn bundle(change: impl FnOnce(&mut Value)) -> TempDir {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    fs::create_dir(folder.path().join("rootfs")).expect("folder");
+    let mut document = good();
+    change(&mut document);
+    write(folder.path(), &document.to_string());
+    folder
+}
+
+fn good() -> Value {
+    json!({
+        "ociVersion": "1.2.0",
+        "process": {"args": ["sh"], "cwd": "/"},
+        "root": {"path": "rootfs"},
+    })
+}
+
+fn write(folder: &Path, text: &str) {
+    fs::write(folder.join("config.json"), text).expect("writable");
+}
+
+/// The error's text, in which the bundle's folder is `B`.
+fn error_of(folder: &Path) -> String {
+    let text = Bundle::load(folder).expect_err("the bundle is bad").to_string();
+    let folder = folder.canonicalize().unwrap_or(folder.to_owned());
+    text.replace(folder.to_str().expect("UTF-8"), "B")
+}
+
+fn error(change: impl FnOnce(&mut Value)) -> String {
+    error_of(bundle(change).path())
+}
+
+#[test]
+fn the_smallest_bundle_is_good() {
+    let folder = bundle(|_| {});
+    let loaded = Bundle::load(folder.path()).expect("good");
+    assert_eq!(loaded.rootfs, loaded.folder.join("rootfs"));
+    assert_eq!(loaded.document, good());
+    assert!(loaded.binds.is_empty());
+}
+
+#[test]
+fn what_spec_writes_is_good() {
+    let folder = bundle(|_| {});
+    write(folder.path(), DEFAULT_CONFIG);
+    let loaded = Bundle::load(folder.path()).expect("good");
+    assert!(loaded.spec.process.is_some_and(|process| process.terminal));
+    assert_eq!(loaded.spec.oci_version, OCI_VERSION);
+}
+
+#[test]
+fn every_version_1_is_good() {
+    for version in ["1.0.0", "1.0.2-dev", "1.3.0", "1.99.0", "1.2.0-rc.1+build"] {
+        let folder = bundle(|document| document["ociVersion"] = json!(version));
+        Bundle::load(folder.path()).expect(version);
+    }
+}
+
+#[test]
+fn a_bundle_that_is_not_there_or_has_no_document_says_so() {
+    assert_eq!(
+        error_of(Path::new("/nonexistent/bundle")),
+        "bundle B: No such file or directory (os error 2)"
+    );
+    let folder = tempfile::tempdir().expect("temporary folder");
+    assert_eq!(
+        error_of(folder.path()),
+        "B/config.json: No such file or directory; a bundle is a folder with a config.json, which `bulkhead spec` can write"
+    );
+    fs::create_dir(folder.path().join("config.json")).expect("folder");
+    assert_eq!(
+        error_of(folder.path()),
+        "B/config.json: Is a directory (os error 21)"
+    );
+}
+
+#[test]
+fn what_is_not_json_names_line_and_column() {
+    let folder = bundle(|_| {});
+    write(folder.path(), "{\n  \"ociVersion\": 1.2.0\n}");
+    assert_eq!(
+        error_of(folder.path()),
+        "B/config.json: not valid JSON: expected `,` or `}` at line 2 column 20"
+    );
+    write(folder.path(), "");
+    assert_eq!(
+        error_of(folder.path()),
+        "B/config.json: not valid JSON: EOF while parsing a value at line 1 column 0"
+    );
+}
+
+#[test]
+fn a_wrong_type_names_the_field() {
+    assert_eq!(
+        error(|d| d["process"]["args"] = json!(["sh", 5])),
+        "B/config.json: process.args[1]: invalid type: integer `5`, expected a string"
+    );
+    assert_eq!(
+        error(|d| d["process"]["user"] = json!({"uid": "root"})),
+        "B/config.json: process.user.uid: invalid type: string \"root\", expected u32"
+    );
+    let folder = bundle(|_| {});
+    write(folder.path(), "[]");
+    assert!(error_of(folder.path()).starts_with("B/config.json: "));
+}
+
+#[test]
+fn wrong_fields_are_named() {
+    let cases: &[(&str, Value, &str)] = &[
+        (
+            "/ociVersion",
+            json!("2.0.0"),
+            "ociVersion: \"2.0.0\" is not supported, only version 1 of the specification is",
+        ),
+        (
+            "/ociVersion",
+            json!(""),
+            "ociVersion: missing; this is bulkhead for version 1 of the specification",
+        ),
+        (
+            "/ociVersion",
+            json!("1"),
+            "ociVersion: \"1\" is not a version, which looks like \"1.2.0\"",
+        ),
+        (
+            "/ociVersion",
+            json!("1.x.0"),
+            "ociVersion: \"1.x.0\" is not a version, which looks like \"1.2.0\"",
+        ),
+        (
+            "/process/args",
+            json!([]),
+            "process.args: empty; its first item is the program to run",
+        ),
+        (
+            "/process/args",
+            json!([""]),
+            "process.args: empty; its first item is the program to run",
+        ),
+        (
+            "/process/cwd",
+            json!("tmp"),
+            "process.cwd: \"tmp\" is not an absolute path in the container",
+        ),
+        (
+            "/process/cwd",
+            json!(""),
+            "process.cwd: \"\" is not an absolute path in the container",
+        ),
+        (
+            "/root/path",
+            json!(""),
+            "root.path: empty; it names the root file system's folder",
+        ),
+        (
+            "/root/path",
+            json!("no"),
+            "root.path: B/no: No such file or directory (os error 2)",
+        ),
+        (
+            "/root/path",
+            json!("config.json"),
+            "root.path: B/config.json is not a directory",
+        ),
+        (
+            "/root/path",
+            json!("config.json/x"),
+            "root.path: B/config.json/x: Not a directory (os error 20)",
+        ),
+    ];
+    for (pointer, value, expected) in cases {
+        let text = error(|document| *document.pointer_mut(pointer).expect("there") = value.clone());
+        assert_eq!(text, format!("B/config.json: {expected}"));
+    }
+}
+
+#[test]
+fn missing_sections_are_named() {
+    for (section, expected) in [
+        ("process", "process: missing; it says which program to run"),
+        ("root", "root: missing; it says where the root file system is"),
+    ] {
+        let text = error(|document| {
+            document.as_object_mut().expect("an object").remove(section);
+        });
+        assert_eq!(text, format!("B/config.json: {expected}"));
+    }
+}
+
+#[test]
+fn bind_mounts_are_checked_and_told_from_others() {
+    let folder = bundle(|document| {
+        document["mounts"] = json!([
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/a", "type": "bind", "source": "rootfs", "options": ["ro"]},
+            {"destination": "/b", "source": "config.json", "options": ["rbind", "ro", "rw"]},
+        ]);
+    });
+    let loaded = Bundle::load(folder.path()).expect("good");
+    let at = |name| loaded.folder.join(name);
+    assert_eq!(
+        loaded.binds,
+        [
+            BindSource {
+                index: 1,
+                path: at("rootfs"),
+                is_folder: true,
+                recursive: false,
+                read_only: true
+            },
+            BindSource {
+                index: 2,
+                path: at("config.json"),
+                is_folder: false,
+                recursive: true,
+                read_only: false
+            },
+        ]
+    );
+}
+
+#[test]
+fn wrong_mounts_are_named() {
+    let with = |mount: Value| error(|document| document["mounts"] = json!([mount]));
+    assert_eq!(
+        with(json!({"destination": "a", "type": "tmpfs"})),
+        "B/config.json: mounts[0].destination: \"a\" is not an absolute path in the container"
+    );
+    assert_eq!(
+        with(json!({"destination": "/a", "type": "bind", "source": "/nonexistent"})),
+        "B/config.json: mounts[0].source: /nonexistent: No such file or directory (os error 2)"
+    );
+    assert_eq!(
+        with(json!({"destination": "/a", "options": ["bind"]})),
+        "B/config.json: mounts[0].source: empty; a bind mount needs a path on the host"
+    );
+    let folder =
+        bundle(|document| document["mounts"] = json!([{"destination": "/s", "type": "bind", "source": "s"}]));
+    let _listener = UnixListener::bind(folder.path().join("s")).expect("a socket");
+    assert_eq!(
+        error_of(folder.path()),
+        "B/config.json: mounts[0].source: B/s is a socket, which cannot be reached from a virtual machine"
+    );
+}
+
+#[test]
+fn a_cgroups_path_stays_in_the_tree() {
+    let text = error(|document| document["linux"] = json!({"cgroupsPath": "/a/../../etc"}));
+    assert_eq!(
+        text,
+        "B/config.json: linux.cgroupsPath: \"/a/../../etc\" leaves the cgroup tree by \"..\""
+    );
+}
+
+/// A document in which the field at `path` says something.
+fn saying(path: &str) -> Value {
+    path.rsplit('.').fold(json!("something"), |value, segment| {
+        match segment.strip_suffix("[]") {
+            Some(name) => json!({name: [{"unrelated": 1}, value]}),
+            None => json!({segment: value}),
+        }
+    })
+}
+
+#[test]
+fn every_unsupported_field_is_refused_by_name() {
+    for field in UNSUPPORTED {
+        let error = refuse_unsupported(&saying(field.path)).expect_err(field.path);
+        assert_eq!(error.field, field.path.replace("[]", "[1]"));
+        assert_eq!(
+            error.problem,
+            format!("{}; remove it from config.json", field.reason)
+        );
+    }
+}
+
+#[test]
+fn an_empty_field_is_not_refused() {
+    let document = json!({
+        "hooks": {"prestart": []},
+        "vm": {"hypervisor": {"path": ""}, "kernel": {"path": ""}, "image": {"path": "", "format": ""}},
+        "linux": {
+            "namespaces": [{"type": "pid"}, {"type": "network", "path": ""}],
+            "netDevices": {},
+            "seccomp": {"listenerPath": ""},
+        },
+    });
+    refuse_unsupported(&document).expect("it says nothing");
+}
+
+#[test]
+fn unknown_properties_are_kept_and_nulls_are_not() {
+    let mut document = json!({"a": null, "x": {"y": [null, {"z": null, "w": 1}]}});
+    drop_nulls(&mut document);
+    assert_eq!(document, json!({"x": {"y": [null, {"w": 1}]}}));
+}
+
+#[test]
+fn the_guest_is_told_its_own_paths() {
+    let folder = bundle(|document| {
+        document["annotations"] = json!({"k": "v"});
+        document["mounts"] = json!([
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/etc/hosts", "type": "bind", "source": "config.json", "options": ["ro"]},
+        ]);
+    });
+    let loaded = Bundle::load(folder.path()).expect("good");
+    let guest = for_guest(loaded.document.clone(), &loaded.binds, GuestPaths::new("web"));
+    let mut expected = loaded.document;
+    expected["root"]["path"] = json!("/run/bulkhead/shared/web/rootfs");
+    expected["mounts"][1]["source"] = json!("/run/bulkhead/shared/web/mounts/1");
+    assert_eq!(guest, expected);
+}
+
+fn arbitrary_json() -> impl Strategy<Value = Value> {
+    let names = prop_oneof![
+        "[a-z]{0,3}",
+        prop::sample::select(vec![
+            "ociVersion",
+            "process",
+            "args",
+            "cwd",
+            "root",
+            "path",
+            "mounts",
+            "destination",
+            "source",
+            "options",
+            "type",
+            "linux",
+            "namespaces",
+            "resources",
+            "memory",
+            "limit",
+            "cpu",
+            "quota",
+            "hooks",
+            "vm",
+            "seccomp",
+            "cgroupsPath",
+        ])
+        .prop_map(str::to_owned),
+    ];
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        "\\PC{0,8}".prop_map(Value::from),
+        prop::sample::select(vec!["1.0.0", "/", "..", "bind", "rbind", "rootfs"]).prop_map(Value::from),
+    ];
+    leaf.prop_recursive(5, 64, 6, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+            prop::collection::btree_map(names.clone(), inner, 0..6)
+                .prop_map(|members| Value::Object(members.into_iter().collect())),
+        ]
+    })
+}
+
+/// All that is done with a document, short of starting a microVM.
+fn handle(document: Value) {
+    let folder = Path::new("/");
+    let refused = refuse_unsupported(&document);
+    if let Ok(spec) = Spec::view(&document)
+        && let Ok((_, binds)) = validate(&spec, folder)
+    {
+        let _ = for_guest(document, &binds, GuestPaths::new("a"));
+    }
+    drop(refused);
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        if let Ok(document) = parse(&bytes) {
+            handle(document);
+        }
+    }
+
+    #[test]
+    fn no_document_panics(document in arbitrary_json()) {
+        handle(document);
+    }
+
+    #[test]
+    fn no_changed_document_panics(
+        pointer in prop::sample::select(vec![
+            "", "/ociVersion", "/process", "/process/args", "/process/consoleSize", "/root", "/root/path", "/mounts", "/mounts/0",
+            "/mounts/0/options", "/linux", "/linux/namespaces", "/linux/namespaces/0", "/linux/resources",
+        ]),
+        value in arbitrary_json(),
+    ) {
+        let mut document: Value = serde_json::from_str(DEFAULT_CONFIG).expect("the default is JSON");
+        if let Some(place) = document.pointer_mut(pointer) {
+            *place = value;
+        }
+        handle(document);
+    }
+
+    #[test]
+    fn a_truncated_document_is_an_error(length in 0..DEFAULT_CONFIG.trim_end().len()) {
+        prop_assert!(parse(&DEFAULT_CONFIG.as_bytes()[..length]).is_err());
+    }
+}

@@ -1,0 +1,144 @@
+//! What must hold of `config.json` before a virtual machine is worth starting.
+
+use std::{
+    fs, io,
+    os::unix::fs::FileTypeExt,
+    path::{Component, Path, PathBuf},
+};
+
+use super::{FieldError, Mount, Process, Root, Spec};
+
+/// The host's side of a bind mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BindSource {
+    /// Its place in `mounts`.
+    pub index: usize,
+    /// An absolute path on the host.
+    pub path: PathBuf,
+    /// Whether it is a folder; else it is mounted over a file.
+    pub is_folder: bool,
+    /// Whether the mounts below it come with it.
+    pub recursive: bool,
+    /// Whether the guest may only read it.
+    pub read_only: bool,
+}
+
+/// Checks the fields that the host's side acts upon; answers with the root file system and the bind mounts.
+///
+/// # Errors
+/// The first field that is missing or wrong.
+pub fn validate<'a>(spec: &'a Spec, bundle: &Path) -> Result<(&'a Root, Vec<BindSource>), FieldError> {
+    check_version(&spec.oci_version)?;
+    let process = spec
+        .process
+        .as_ref()
+        .ok_or_else(|| FieldError::new("process", "missing; it says which program to run"))?;
+    check_process(process)?;
+    let root = spec
+        .root
+        .as_ref()
+        .ok_or_else(|| FieldError::new("root", "missing; it says where the root file system is"))?;
+    check_rootfs(root, bundle)?;
+    if Path::new(&spec.linux.cgroups_path)
+        .components()
+        .any(|part| part == Component::ParentDir)
+    {
+        let problem = format!("{:?} leaves the cgroup tree by \"..\"", spec.linux.cgroups_path);
+        return Err(FieldError::new("linux.cgroupsPath", problem));
+    }
+    let mut binds = Vec::new();
+    for (index, mount) in spec.mounts.iter().enumerate() {
+        if !mount.destination.starts_with('/') {
+            let problem = format!("{:?} is not an absolute path in the container", mount.destination);
+            return Err(FieldError::new(format!("mounts[{index}].destination"), problem));
+        }
+        if mount.is_bind() {
+            binds.push(bind_source(mount, index, bundle)?);
+        }
+    }
+    Ok((root, binds))
+}
+
+/// The absolute path of what `config.json` names, which may be relative to the bundle.
+pub fn resolve(bundle: &Path, path: &str) -> PathBuf {
+    bundle.join(path)
+}
+
+fn check_version(version: &str) -> Result<(), FieldError> {
+    let numeric =
+        |part: Option<&str>| part.is_some_and(|p| !p.is_empty() && p.bytes().all(|b| b.is_ascii_digit()));
+    let core = version.split(['-', '+']).next().unwrap_or_default();
+    let mut parts = core.split('.');
+    let major = parts.next();
+    let well_formed =
+        numeric(major) && numeric(parts.next()) && numeric(parts.next()) && parts.next().is_none();
+    let problem = match major {
+        _ if version.is_empty() => "missing; this is bulkhead for version 1 of the specification".to_owned(),
+        _ if !well_formed => format!("{version:?} is not a version, which looks like \"1.2.0\""),
+        Some("1") => return Ok(()),
+        _ => format!("{version:?} is not supported, only version 1 of the specification is"),
+    };
+    Err(FieldError::new("ociVersion", problem))
+}
+
+fn check_process(process: &Process) -> Result<(), FieldError> {
+    if process.args.first().is_none_or(String::is_empty) {
+        return Err(FieldError::new(
+            "process.args",
+            "empty; its first item is the program to run",
+        ));
+    }
+    if !process.cwd.starts_with('/') {
+        let problem = format!("{:?} is not an absolute path in the container", process.cwd);
+        return Err(FieldError::new("process.cwd", problem));
+    }
+    Ok(())
+}
+
+fn check_rootfs(root: &Root, bundle: &Path) -> Result<(), FieldError> {
+    if root.path.is_empty() {
+        return Err(FieldError::new(
+            "root.path",
+            "empty; it names the root file system's folder",
+        ));
+    }
+    let path = resolve(bundle, &root.path);
+    let metadata = fs::metadata(&path).map_err(|e| unusable("root.path", &path, &e))?;
+    if !metadata.is_dir() {
+        return Err(FieldError::new(
+            "root.path",
+            format!("{} is not a directory", path.display()),
+        ));
+    }
+    Ok(())
+}
+
+fn bind_source(mount: &Mount, index: usize, bundle: &Path) -> Result<BindSource, FieldError> {
+    let field = format!("mounts[{index}].source");
+    if mount.source.is_empty() {
+        return Err(FieldError::new(
+            field,
+            "empty; a bind mount needs a path on the host",
+        ));
+    }
+    let path = resolve(bundle, &mount.source);
+    let metadata = fs::metadata(&path).map_err(|e| unusable(&field, &path, &e))?;
+    if metadata.file_type().is_socket() {
+        let problem = format!(
+            "{} is a socket, which cannot be reached from a virtual machine",
+            path.display()
+        );
+        return Err(FieldError::new(field, problem));
+    }
+    Ok(BindSource {
+        index,
+        is_folder: metadata.is_dir(),
+        recursive: mount.is_recursive(),
+        read_only: mount.is_read_only(),
+        path,
+    })
+}
+
+fn unusable(field: &str, path: &Path, error: &io::Error) -> FieldError {
+    FieldError::new(field, format!("{}: {error}", path.display()))
+}

@@ -1,0 +1,127 @@
+//! The agent in the guest, as the runtime sees it.
+
+use bulkhead_agent_protocol::{
+    AgentClient, SHARED_FOLDER, SHARED_TAG,
+    messages::{
+        CreateContainerRequest, ResizeTerminalRequest, SignalRequest, StartContainerRequest, Stdio, Storage,
+        WaitRequest, WaitResponse,
+    },
+};
+use protobuf::MessageField;
+use tokio::net::UnixStream;
+use ttrpc::{
+    r#async::{Client, transport::Socket},
+    context::Context,
+};
+
+/// A client of the agent. Clones share the connection.
+#[derive(Clone)]
+pub struct Agent {
+    client: AgentClient,
+}
+
+/// Why a request to the agent failed.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum AgentError {
+    /// The agent said why.
+    #[error("{0}")]
+    Refused(String),
+    /// The connection broke.
+    #[error("the connection to the agent broke: {0}")]
+    Lost(String),
+}
+
+impl From<ttrpc::Error> for AgentError {
+    fn from(error: ttrpc::Error) -> Self {
+        match error {
+            ttrpc::Error::RpcStatus(status) => Self::Refused(status.message),
+            other => Self::Lost(other.to_string()),
+        }
+    }
+}
+
+impl Agent {
+    /// Talks to the agent over `connection`. Called inside a tokio runtime.
+    pub fn new(connection: UnixStream) -> Self {
+        Self {
+            client: AgentClient::new(Client::new(Socket::new(connection))),
+        }
+    }
+
+    /// Builds a container up to its start gate. `spec` is the document of [`crate::oci::for_guest`].
+    ///
+    /// # Errors
+    /// The step that failed, in the agent's words.
+    pub async fn create(&self, id: &str, spec: Vec<u8>, stdio: Stdio) -> Result<(), AgentError> {
+        let shared = Storage {
+            source: SHARED_TAG.to_owned(),
+            fstype: "virtiofs".to_owned(),
+            target: SHARED_FOLDER.to_owned(),
+            ..Storage::default()
+        };
+        let request = CreateContainerRequest {
+            container_id: id.to_owned(),
+            spec,
+            storages: vec![shared],
+            stdio: MessageField::some(stdio),
+            ..CreateContainerRequest::default()
+        };
+        self.client.create_container(Context::default(), &request).await?;
+        Ok(())
+    }
+
+    /// Opens a container's start gate.
+    ///
+    /// # Errors
+    /// Why the program could not be executed.
+    pub async fn start(&self, id: &str) -> Result<(), AgentError> {
+        let request = StartContainerRequest {
+            container_id: id.to_owned(),
+            ..StartContainerRequest::default()
+        };
+        self.client.start_container(Context::default(), &request).await?;
+        Ok(())
+    }
+
+    /// Sends a signal to a container's first process.
+    ///
+    /// # Errors
+    /// The process has ended.
+    pub async fn signal(&self, id: &str, signal: u32) -> Result<(), AgentError> {
+        let request = SignalRequest {
+            container_id: id.to_owned(),
+            signal,
+            ..SignalRequest::default()
+        };
+        self.client.signal(Context::default(), &request).await?;
+        Ok(())
+    }
+
+    /// Waits for the end of a container's first process.
+    ///
+    /// # Errors
+    /// No such container.
+    pub async fn wait(&self, id: &str) -> Result<WaitResponse, AgentError> {
+        let request = WaitRequest {
+            container_id: id.to_owned(),
+            ..WaitRequest::default()
+        };
+        Ok(self.client.wait(Context::default(), &request).await?)
+    }
+
+    /// Tells a container's terminal its size.
+    ///
+    /// # Errors
+    /// It has no terminal, or has ended.
+    pub async fn resize(&self, id: &str, rows: u32, columns: u32) -> Result<(), AgentError> {
+        let container_id = id.to_owned();
+        let request = ResizeTerminalRequest {
+            container_id,
+            rows,
+            columns,
+            ..ResizeTerminalRequest::default()
+        };
+        self.client.resize_terminal(Context::default(), &request).await?;
+        Ok(())
+    }
+}

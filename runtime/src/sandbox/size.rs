@@ -1,0 +1,148 @@
+//! How big a microVM is made.
+
+use std::fs;
+
+use bulkhead_vmm::config::VmConfig;
+
+use crate::{config::Config, oci::Spec};
+
+const MIB: u64 = 1 << 20;
+
+/// The size of a microVM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Virtual processors.
+    pub vcpus: u8,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+}
+
+/// What there is to give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Host {
+    cpus: u64,
+    memory_mib: u64,
+}
+
+impl Host {
+    fn read() -> Self {
+        let cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+        let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+        let kib = total
+            .and_then(|rest| rest.trim().strip_suffix(" kB"))
+            .and_then(|n| n.parse::<u64>().ok());
+        Self {
+            cpus,
+            memory_mib: kib.map_or(u64::MAX, |kib| kib / 1024),
+        }
+    }
+}
+
+impl Size {
+    /// The configured size, or more where the container's limits are higher: its memory limit fits beside what the guest
+    /// itself needs, and its processor quota can be used up. Never more than the host has, as a limit beyond that limits
+    /// nothing.
+    pub fn of(config: &Config, spec: &Spec) -> Self {
+        let limits = &spec.linux.resources;
+        let memory = limits
+            .memory
+            .limit
+            .and_then(|bytes| u64::try_from(bytes).ok())
+            .filter(|&bytes| bytes > 0);
+        let quota = limits
+            .cpu
+            .quota
+            .and_then(|quota| u64::try_from(quota).ok())
+            .filter(|&quota| quota > 0);
+        let configured = Self {
+            vcpus: config.vcpus,
+            memory_mib: config.memory_mib,
+        };
+        if memory.is_none() && quota.is_none() {
+            return configured;
+        }
+        configured.grown(
+            config,
+            memory,
+            quota.map(|quota| (quota, limits.cpu.period)),
+            Host::read(),
+        )
+    }
+
+    fn grown(
+        self,
+        config: &Config,
+        memory: Option<u64>,
+        quota: Option<(u64, Option<u64>)>,
+        host: Host,
+    ) -> Self {
+        let memory_mib = memory.map_or(0, |bytes| {
+            bytes
+                .div_ceil(MIB)
+                .saturating_add(config.memory_overhead_mib.into())
+                .min(host.memory_mib)
+        });
+        let vcpus = quota.map_or(0, |(quota, period)| {
+            let period = period.filter(|&period| period > 0).unwrap_or(100_000);
+            quota
+                .div_ceil(period)
+                .min(host.cpus)
+                .min(VmConfig::MAX_VCPUS.into())
+        });
+        Self {
+            vcpus: self.vcpus.max(u8::try_from(vcpus).unwrap_or(VmConfig::MAX_VCPUS)),
+            memory_mib: self.memory_mib.max(u32::try_from(memory_mib).unwrap_or(u32::MAX)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOST: Host = Host {
+        cpus: 8,
+        memory_mib: 16 * 1024,
+    };
+
+    fn grown(memory: Option<u64>, quota: Option<(u64, Option<u64>)>) -> (u8, u32) {
+        let config = Config::default();
+        let configured = Size {
+            vcpus: config.vcpus,
+            memory_mib: config.memory_mib,
+        };
+        let size = configured.grown(&config, memory, quota, HOST);
+        (size.vcpus, size.memory_mib)
+    }
+
+    #[test]
+    fn limits_make_it_bigger_and_never_smaller() {
+        assert_eq!(grown(None, None), (1, 256));
+        assert_eq!(grown(Some(16 * MIB), None), (1, 256));
+        assert_eq!(grown(Some(512 * MIB), None), (1, 576));
+        assert_eq!(grown(Some(512 * MIB + 1), None), (1, 577));
+        assert_eq!(grown(None, Some((50_000, None))), (1, 256));
+        assert_eq!(grown(None, Some((150_000, Some(100_000)))), (2, 256));
+        assert_eq!(grown(None, Some((3, Some(1)))), (3, 256));
+    }
+
+    #[test]
+    fn the_host_is_the_limit() {
+        assert_eq!(grown(Some(u64::MAX), Some((u64::MAX, Some(0)))), (8, 16 * 1024));
+    }
+
+    #[test]
+    fn limits_that_say_unlimited_ask_for_nothing() {
+        let document =
+            serde_json::json!({"linux": {"resources": {"memory": {"limit": -1}, "cpu": {"quota": -1}}}});
+        let spec = Spec::view(&document).expect("valid");
+        assert_eq!(
+            Size::of(&Config::default(), &spec),
+            Size {
+                vcpus: 1,
+                memory_mib: 256
+            }
+        );
+    }
+}

@@ -1,0 +1,157 @@
+//! Starting a sandbox: from nothing to an agent that answers.
+
+use std::{io, os::fd::BorrowedFd, rc::Rc, time::Duration};
+
+use bulkhead_agent_protocol::AGENT_PORT;
+
+use super::{
+    Agent, AgentError, GuestSocket, SharedFolder, Size, StateError, StateFolder, Uplink, Vmm, VmmEnd,
+    VmmError,
+};
+use crate::config::Config;
+
+/// How long the VMM may take to answer a question about a guest that is in trouble.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// A running microVM whose agent answers. When it is dropped, the microVM is killed.
+pub struct Sandbox {
+    vmm: Vmm,
+    agent: Agent,
+    guest: Rc<GuestSocket>,
+}
+
+/// Why a sandbox does not start, or does not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The VMM could not be started.
+    #[error(transparent)]
+    Vmm(#[from] VmmError),
+    /// The VMM ended.
+    #[error(transparent)]
+    Ended(#[from] VmmEnd),
+    /// The state folder.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The agent said no.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    /// The guest runs, and its agent says nothing.
+    #[error("the guest's agent did not answer within {seconds} s (boot_timeout_seconds)")]
+    Silent {
+        /// How long it was given.
+        seconds: u32,
+        /// The last lines of the guest's console, oldest first.
+        console: Vec<String>,
+    },
+    /// A stream to the guest could not be opened.
+    #[error("a stream to the guest: {0}")]
+    Stream(io::Error),
+    /// What the VMM handed over is not a connection.
+    #[error("the connection from the guest's agent: {0}")]
+    Uplink(io::Error),
+}
+
+impl StartError {
+    /// The last lines of the guest's console, as far as they tell something about the error.
+    pub fn console(&self) -> &[String] {
+        match self {
+            Self::Ended(end) => end.console(),
+            Self::Silent { console, .. } => console,
+            _ => &[],
+        }
+    }
+}
+
+/// A microVM whose guest boots.
+pub struct Starting {
+    vmm: Vmm,
+    uplink: Uplink,
+    guest: Rc<GuestSocket>,
+}
+
+impl Starting {
+    /// Starts the VMM. Called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// What it needs is not there, or it cannot be executed.
+    pub fn launch(
+        config: &Config,
+        size: Size,
+        folder: &StateFolder,
+        shared: &SharedFolder,
+        cgroup: BorrowedFd<'_>,
+    ) -> Result<Self, StartError> {
+        let (vmm, uplink) = Vmm::start(config, size, folder, shared, cgroup)?;
+        Ok(Self {
+            vmm,
+            uplink,
+            guest: Rc::new(GuestSocket::of(folder)?),
+        })
+    }
+}
+
+impl Sandbox {
+    /// Waits until the guest's agent answers, or until it is clear that it never will.
+    ///
+    /// # Errors
+    /// The VMM ended, or the agent did not answer in time.
+    pub async fn boot(mut starting: Starting, timeout_seconds: u32) -> Result<Self, StartError> {
+        let timeout = Duration::from_secs(timeout_seconds.into());
+        let connection = tokio::select! {
+            biased;
+            connection = starting.uplink.accept(AGENT_PORT) => connection,
+            end = starting.vmm.ended() => return Err(end.into()),
+            () = tokio::time::sleep(timeout) => {
+                let console = tokio::time::timeout(LAST_WORDS, starting.vmm.console()).await;
+                let console = console.unwrap_or_default();
+                return Err(StartError::Silent { seconds: timeout_seconds, console });
+            }
+        };
+        match connection {
+            Ok(connection) => Ok(Self {
+                agent: Agent::new(connection),
+                vmm: starting.vmm,
+                guest: starting.guest,
+            }),
+            // The VMM has closed its end, so it is about to end.
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Err(starting.vmm.ended().await.into()),
+            Err(e) => Err(StartError::Uplink(e)),
+        }
+    }
+
+    /// The agent.
+    pub fn agent(&self) -> &Agent {
+        &self.agent
+    }
+
+    /// The way to the guest's ports.
+    pub fn guest(&self) -> Rc<GuestSocket> {
+        Rc::clone(&self.guest)
+    }
+
+    /// Does something that needs the microVM, and gives up when that ends.
+    ///
+    /// # Errors
+    /// The microVM's end, if that is why it could not be done; else the error itself.
+    pub async fn attempt<T, E: Into<StartError>>(
+        &mut self,
+        action: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, StartError> {
+        let error = tokio::select! {
+            biased;
+            result = action => match result {
+                Ok(value) => return Ok(value),
+                Err(error) => error.into(),
+            },
+            end = self.vmm.ended() => return Err(end.into()),
+        };
+        if !matches!(error, StartError::Agent(AgentError::Lost(_))) {
+            return Err(error);
+        }
+        // A connection breaks a moment before the VMM's end can be seen, and the end is the reason.
+        match tokio::time::timeout(LAST_WORDS, self.vmm.ended()).await {
+            Ok(end) => Err(end.into()),
+            Err(_) => Err(error),
+        }
+    }
+}

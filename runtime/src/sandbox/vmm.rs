@@ -1,0 +1,249 @@
+//! The VMM's process.
+
+use std::{
+    fs::File,
+    io,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::net::UnixListener,
+    },
+    path::PathBuf,
+    rc::Rc,
+};
+
+use bulkhead_agent_protocol::SHARED_TAG;
+use bulkhead_vmm::{
+    control::{Request, Response},
+    failure::with_causes,
+    launch::{self, Launch, LaunchError},
+};
+use rustix::process::{Signal, WaitId, WaitIdOptions};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest, unix::AsyncFd},
+    net::UnixStream,
+};
+
+use super::{
+    BootFileError, SharedFolder, Size, StateError, StateFolder, Uplink, VmmEnd,
+    boot_files::{open_initramfs, open_kernel},
+    end::BootFiles,
+};
+use crate::{config::Config, readiness::watch};
+
+/// What the guest's kernel is always told: talk on the serial port, and little; reset at a panic, which ends the VMM.
+const COMMAND_LINE: &str = "console=ttyS0 quiet loglevel=4 panic=-1 reboot=t";
+
+/// The guest's vsock address. It is known inside its own VMM only, so every guest can have the same.
+const GUEST_CID: u32 = 3;
+
+/// The most that is read of what a VMM says, in bytes: it is not trusted to stop.
+const LONGEST_ANSWER: usize = 1 << 20;
+
+const KVM: &str = "/dev/kvm";
+
+/// Why the VMM cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum VmmError {
+    /// `/dev/kvm` cannot be opened.
+    #[error("{KVM}: {0}; this host offers no virtual machines, `bulkhead check` says why")]
+    Kvm(io::Error),
+    /// The VMM's binary cannot be opened.
+    #[error("VMM {}: {source}; install it, or say in the configuration file where it is", path.display())]
+    Binary {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The kernel or the initramfs.
+    #[error(transparent)]
+    BootFile(#[from] BootFileError),
+    /// The state folder.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A socket in the state folder.
+    #[error("socket {}: {source}", path.display())]
+    Socket {
+        /// Its path.
+        path: PathBuf,
+        /// Why it cannot be made.
+        source: io::Error,
+    },
+    /// The sockets to the VMM.
+    #[error("sockets to the VMM: {0}")]
+    Descriptors(io::Error),
+    /// The process.
+    #[error("VMM {}: {}", path.display(), with_causes(source))]
+    Launch {
+        /// The binary.
+        path: PathBuf,
+        /// Why it cannot be executed.
+        source: LaunchError,
+    },
+}
+
+/// A running VMM. When it is dropped, it is killed, and it has gone when that returns.
+pub struct Vmm {
+    pidfd: AsyncFd<OwnedFd>,
+    report: AsyncFd<OwnedFd>,
+    /// What of the report has been read.
+    said: Vec<u8>,
+    /// Keeps the descriptor in `control` open.
+    _folder: OwnedFd,
+    control: PathBuf,
+    boot_files: Rc<BootFiles>,
+}
+
+impl Vmm {
+    /// Starts the VMM, with everything open that it needs. Called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// What it needs is not there, or it cannot be executed.
+    pub fn start(
+        config: &Config,
+        size: Size,
+        folder: &StateFolder,
+        shared: &SharedFolder,
+        cgroup: BorrowedFd<'_>,
+    ) -> Result<(Self, Uplink), VmmError> {
+        let binary = File::open(&config.vmm).map_err(|source| VmmError::Binary {
+            path: config.vmm.clone(),
+            source,
+        })?;
+        let handle = folder.handle()?;
+        let (uplink, vmm_uplink) = Uplink::pair().map_err(VmmError::Descriptors)?;
+        let launched = Launch {
+            binary: &binary,
+            directory: shared.handle(),
+            cgroup: Some(cgroup),
+            stderr: rustix::stdio::stderr(),
+            kvm: open_kvm()?.into(),
+            vcpus: size.vcpus,
+            memory_mib: size.memory_mib,
+            kernel: open_kernel(&config.kernel)?.into(),
+            initramfs: Some(open_initramfs(&config.initramfs)?.into()),
+            command_line: format!("{COMMAND_LINE} {}", config.kernel_parameters)
+                .trim_end()
+                .to_owned(),
+            vsock: Some(launch::Vsock {
+                cid: GUEST_CID,
+                listener: listen(folder, &handle, StateFolder::VSOCK)?,
+                uplink: Some(vmm_uplink),
+            }),
+            filesystem: Some(SHARED_TAG.to_owned()),
+            blocks: Vec::new(),
+            rng: true,
+            console: None,
+            control: Some(listen(folder, &handle, StateFolder::CONTROL)?),
+        }
+        .start()
+        .map_err(|source| VmmError::Launch {
+            path: config.vmm.clone(),
+            source,
+        })?;
+        let report = launched
+            .report()
+            .try_clone_to_owned()
+            .map_err(VmmError::Descriptors)?;
+        let pidfd = launched.pidfd;
+        rustix::io::ioctl_fionbio(&report, true).map_err(|e| VmmError::Descriptors(e.into()))?;
+        let pidfd = watch(pidfd, Interest::READABLE).map_err(VmmError::Descriptors)?;
+        let report = watch(report, Interest::READABLE).map_err(VmmError::Descriptors)?;
+        let control = address(&handle, StateFolder::CONTROL);
+        Ok((
+            Self {
+                pidfd,
+                report,
+                said: Vec::new(),
+                _folder: handle,
+                control,
+                boot_files: Rc::new(BootFiles {
+                    kernel: config.kernel.clone(),
+                    initramfs: config.initramfs.clone(),
+                }),
+            },
+            uplink,
+        ))
+    }
+
+    /// Waits for the VMM's end. Cancelling this loses nothing.
+    pub async fn ended(&mut self) -> VmmEnd {
+        // The report first: it may be longer than a pipe holds, and its end of file comes with the VMM's end.
+        let mut chunk = [0; 4096];
+        loop {
+            let read = |report: &OwnedFd| Ok(rustix::io::read(report, &mut chunk)?);
+            match self.report.async_io(Interest::READABLE, read).await {
+                Ok(n @ 1..) if self.said.len() < LONGEST_ANSWER => {
+                    self.said.extend_from_slice(chunk.get(..n).unwrap_or_default());
+                }
+                // Who says more than that has no report to give.
+                Ok(1..) => {}
+                Ok(0) | Err(_) => break,
+            }
+        }
+        // A pidfd stays readable, so no readiness is consumed. That it cannot be polled is taken for the end.
+        drop(self.pidfd.readable().await);
+        let report = serde_json::from_slice(&self.said).ok();
+        VmmEnd::new(report, wait(self.pidfd.get_ref()), Rc::clone(&self.boot_files))
+    }
+
+    /// The last lines of the guest's console; none if the VMM does not answer.
+    pub async fn console(&self) -> Vec<String> {
+        match self.ask(&Request::Console).await {
+            Ok(Response::Console { lines }) => lines,
+            _ => Vec::new(),
+        }
+    }
+
+    async fn ask(&self, request: &Request) -> io::Result<Response> {
+        let mut connection = UnixStream::connect(&self.control).await?;
+        let mut line = serde_json::to_vec(request)?;
+        line.push(b'\n');
+        connection.write_all(&line).await?;
+        let mut answer = String::new();
+        BufReader::new(connection.take(LONGEST_ANSWER as u64))
+            .read_line(&mut answer)
+            .await?;
+        Ok(serde_json::from_str(&answer)?)
+    }
+}
+
+impl Drop for Vmm {
+    fn drop(&mut self) {
+        // It may have ended, and been waited for: then there is nothing to do.
+        let _ = rustix::process::pidfd_send_signal(self.pidfd.get_ref(), Signal::KILL);
+        wait(self.pidfd.get_ref());
+    }
+}
+
+/// Waits for a child; answers with the signal that ended it, if one did.
+fn wait(pidfd: &OwnedFd) -> Option<i32> {
+    let wait = || rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+    rustix::io::retry_on_intr(wait)
+        .ok()
+        .flatten()
+        .and_then(|status| status.terminating_signal())
+}
+
+fn open_kvm() -> Result<File, VmmError> {
+    File::options()
+        .read(true)
+        .write(true)
+        .open(KVM)
+        .map_err(VmmError::Kvm)
+}
+
+/// The address of a socket in a folder, by way of the folder's descriptor: its own path may be longer than a Unix socket's
+/// address can be.
+fn address(folder: &OwnedFd, name: &str) -> PathBuf {
+    format!("/proc/self/fd/{}/{name}", folder.as_raw_fd()).into()
+}
+
+fn listen(folder: &StateFolder, handle: &OwnedFd, name: &str) -> Result<OwnedFd, VmmError> {
+    UnixListener::bind(address(handle, name))
+        .map(OwnedFd::from)
+        .map_err(|source| VmmError::Socket {
+            path: folder.path().join(name),
+            source,
+        })
+}
