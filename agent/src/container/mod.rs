@@ -1,0 +1,432 @@
+//! Containers: what one consists of, and its life from creation to deletion.
+
+pub mod cgroup;
+mod cgroup_values;
+mod copy_up;
+mod device_filter;
+pub mod devices;
+mod mount_options;
+pub mod mounts;
+pub mod namespaces;
+pub mod paths;
+pub mod rootfs;
+pub mod seccomp;
+pub mod spec;
+pub mod sysctl;
+
+use std::{
+    collections::HashMap,
+    fs,
+    os::fd::AsFd,
+    sync::{Arc, Mutex},
+};
+
+use oci_spec::runtime::{LinuxIdMapping, LinuxResources, Process as ProcessSpec};
+use rustix::{fs::Uid, process::Pid, thread::UnshareFlags};
+
+use crate::{
+    error::AgentError,
+    process::{
+        Process,
+        channel::{AgentEnd, Message},
+        launch::{Stdio, launch},
+        scheduling, send_signal,
+        setup::{Role, Setup},
+    },
+    reaper::{Exit, Reaper},
+    syscalls::BpfInstruction,
+};
+use cgroup::Cgroup;
+use cgroup_values::Setting;
+use devices::PlannedDevice;
+use mounts::PlannedMount;
+use namespaces::Namespaces;
+use seccomp::SeccompFilter;
+use spec::{ContainerSpec, SpecError};
+
+/// Everything that a config.json asks for, checked and ready to be done.
+#[derive(Debug)]
+pub struct Plan {
+    /// The config.json itself.
+    pub container: ContainerSpec,
+    /// The namespaces of its own.
+    pub namespaces: Namespaces,
+    /// What is mounted, in order.
+    pub mounts: Vec<PlannedMount>,
+    /// What is in its `/dev`.
+    pub devices: Vec<PlannedDevice>,
+    /// linux.rootfsPropagation.
+    pub root_propagation: Option<(u64, bool)>,
+    limits: Vec<Setting>,
+    device_program: Vec<BpfInstruction>,
+    seccomp: Option<SeccompFilter>,
+}
+
+impl Plan {
+    /// Reads a config.json.
+    ///
+    /// # Errors
+    /// When it is malformed or asks for what cannot be done; the error names the field.
+    pub fn parse(json: &[u8]) -> Result<Self, SpecError> {
+        let container = ContainerSpec::parse(json)?;
+        let namespaces = Namespaces::parse(&container)?;
+        let linux = &container.linux;
+        if let Some(parameters) = linux.sysctl() {
+            sysctl::check(parameters, namespaces)?;
+        }
+        if let Some(flags) = linux
+            .personality()
+            .as_ref()
+            .and_then(|personality| personality.flags().as_ref())
+            && !flags.is_empty()
+        {
+            return Err(SpecError::Unsupported("linux.personality.flags".to_owned()));
+        }
+        check_apparmor(&container.process, namespaces)?;
+        let none = LinuxResources::default();
+        let resources = linux.resources().as_ref().unwrap_or(&none);
+        Ok(Self {
+            namespaces,
+            mounts: PlannedMount::parse_all(container.spec.mounts().as_deref().unwrap_or_default())?,
+            devices: PlannedDevice::parse_all(linux.devices().as_deref().unwrap_or_default())?,
+            root_propagation: rootfs::parse_propagation(linux.rootfs_propagation().as_deref())?,
+            limits: cgroup_values::settings(resources)?,
+            device_program: device_filter::compile(resources.devices().as_deref().unwrap_or_default())?,
+            seccomp: linux.seccomp().as_ref().map(SeccompFilter::compile).transpose()?,
+            container,
+        })
+    }
+
+    /// What the guest calls a user of the container.
+    fn user(&self, uid: u32) -> Uid {
+        let mapped = |mapping: &LinuxIdMapping| {
+            let offset = uid.checked_sub(mapping.container_id())?;
+            (offset < mapping.size()).then(|| mapping.host_id().checked_add(offset))?
+        };
+        let mappings = self.container.linux.uid_mappings().iter().flatten();
+        Uid::from_raw(mappings.filter_map(mapped).next().unwrap_or(uid))
+    }
+}
+
+fn check_apparmor(process: &ProcessSpec, namespaces: Namespaces) -> Result<(), SpecError> {
+    let Some(profile) = process
+        .apparmor_profile()
+        .as_deref()
+        .filter(|profile| !profile.is_empty())
+    else {
+        return Ok(());
+    };
+    let enabled =
+        fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|enabled| enabled.starts_with(b"Y"));
+    if !enabled || namespaces.user() {
+        let why = if enabled {
+            "in a user namespace"
+        } else {
+            "as the guest has no AppArmor"
+        };
+        return Err(SpecError::Unsupported(format!(
+            "process.apparmorProfile \"{profile}\" ({why})"
+        )));
+    }
+    Ok(())
+}
+
+/// A container, from its creation to its deletion.
+#[derive(Debug)]
+pub struct Container {
+    id: String,
+    plan: Plan,
+    cgroup: Cgroup,
+    first: Process,
+    /// The first process waits behind it until the start.
+    gate: Mutex<Option<AgentEnd>>,
+    /// The further processes by their ids; `None` while one is being started.
+    further: Mutex<HashMap<String, Option<Arc<Process>>>>,
+}
+
+impl Container {
+    /// Builds a container up to its start.
+    ///
+    /// # Errors
+    /// Names the step that failed; nothing is left then.
+    pub async fn create(
+        id: &str,
+        plan: Plan,
+        stdio: Stdio,
+        reaper: &Reaper,
+    ) -> Result<Arc<Self>, AgentError> {
+        let cgroup = Cgroup::create(id, &plan.limits, &plan.device_program)?;
+        match Self::create_first(&plan, stdio, &cgroup, reaper).await {
+            Ok((first, gate)) => {
+                let container = Arc::new(Self {
+                    id: id.to_owned(),
+                    plan,
+                    cgroup,
+                    first,
+                    gate: Mutex::new(Some(gate)),
+                    further: Mutex::default(),
+                });
+                if !container.plan.namespaces.pid() {
+                    tokio::spawn(Arc::clone(&container).end_with_first());
+                }
+                Ok(container)
+            }
+            Err(error) => {
+                if let Err(failure) = cgroup.remove().await {
+                    eprintln!("bulkhead-agent: {failure}");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn create_first(
+        plan: &Plan,
+        stdio: Stdio,
+        cgroup: &Cgroup,
+        reaper: &Reaper,
+    ) -> Result<(Process, AgentEnd), AgentError> {
+        let process = &plan.container.process;
+        let terminal = stdio.is_terminal();
+        let (files, carrier) = stdio.open(plan.user(process.user().uid()))?;
+        let launched = launch(
+            &Setup {
+                role: Role::First(plan),
+                process,
+                capabilities: process.capabilities().as_ref(),
+                seccomp: plan.seccomp.as_ref(),
+                personality: plan.container.linux.personality().as_ref(),
+                processors: [None, None],
+                terminal,
+                null: files.null(),
+            },
+            plan.namespaces.at_start(),
+            cgroup,
+            &files,
+            reaper,
+        )?;
+        drop(files);
+        Ok(launched.establish(carrier, true).await?)
+    }
+
+    /// Without process ids of its own the kernel does not end the others with the first.
+    async fn end_with_first(self: Arc<Self>) {
+        if self.first.wait().await.is_ok()
+            && let Err(error) = self.cgroup.kill()
+        {
+            eprintln!("bulkhead-agent: end container {}: {error}", self.id);
+        }
+    }
+
+    /// The id of the first process in the guest.
+    pub fn pid(&self) -> Pid {
+        self.first.pid
+    }
+
+    /// Lets the first process execute its program.
+    ///
+    /// # Errors
+    /// When it was started before, has ended, or cannot execute its program.
+    pub async fn start(&self) -> Result<(), AgentError> {
+        let gate = self
+            .gate
+            .lock()
+            .expect("nothing panics while it is locked")
+            .take();
+        let gate = gate.ok_or_else(|| {
+            AgentError::State(format!("container \"{}\" has been started already", self.id))
+        })?;
+        if self.first.exit().is_some() {
+            return Err(AgentError::State(format!("container \"{}\" has ended", self.id)));
+        }
+        gate.go();
+        match gate.receive().await {
+            Message::Failed(failure) => Err(failure.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Runs a further process.
+    ///
+    /// # Errors
+    /// When the container does not run, the id is taken, or a step of the set-up fails.
+    pub async fn exec(
+        &self,
+        id: &str,
+        process: &ProcessSpec,
+        stdio: Stdio,
+        reaper: &Reaper,
+    ) -> Result<Pid, AgentError> {
+        let started = self
+            .gate
+            .lock()
+            .expect("nothing panics while it is locked")
+            .is_none();
+        if !started || self.first.exit().is_some() {
+            return Err(AgentError::State(format!(
+                "container \"{}\" is not running",
+                self.id
+            )));
+        }
+        {
+            let mut further = self.further.lock().expect("nothing panics while it is locked");
+            if further.contains_key(id) {
+                return Err(AgentError::Exists(format!("process \"{id}\"")));
+            }
+            further.insert(id.to_owned(), None);
+        }
+        let result = self.launch_further(process, stdio, reaper).await;
+        let mut further = self.further.lock().expect("nothing panics while it is locked");
+        match result {
+            Ok(process) => {
+                let pid = process.pid;
+                further.insert(id.to_owned(), Some(Arc::new(process)));
+                Ok(pid)
+            }
+            Err(error) => {
+                further.remove(id);
+                Err(error)
+            }
+        }
+    }
+
+    async fn launch_further(
+        &self,
+        process: &ProcessSpec,
+        stdio: Stdio,
+        reaper: &Reaper,
+    ) -> Result<Process, AgentError> {
+        check_apparmor(process, self.plan.namespaces)?;
+        let affinity = process.exec_cpu_affinity().as_ref();
+        let processors = |list: Option<&String>, name: &str| {
+            list.map(|list| scheduling::parse_processors(&format!("process.execCPUAffinity.{name}"), list))
+                .transpose()
+        };
+        let processors = [
+            processors(
+                affinity.and_then(|affinity| affinity.initial().as_ref()),
+                "initial",
+            )?,
+            processors(
+                affinity.and_then(|affinity| affinity.cpu_affinity_final().as_ref()),
+                "final",
+            )?,
+        ];
+        let own = self.plan.container.process.capabilities();
+        let terminal = stdio.is_terminal();
+        let (files, carrier) = stdio.open(self.plan.user(process.user().uid()))?;
+        let launched = launch(
+            &Setup {
+                role: Role::Further {
+                    namespaces: self.plan.namespaces,
+                    first: self.first.pidfd.as_fd(),
+                    first_pid: self.first.pid,
+                },
+                process,
+                capabilities: process.capabilities().as_ref().or(own.as_ref()),
+                seccomp: self.plan.seccomp.as_ref(),
+                personality: self.plan.container.linux.personality().as_ref(),
+                processors,
+                terminal,
+                null: files.null(),
+            },
+            UnshareFlags::empty(),
+            &self.cgroup,
+            &files,
+            reaper,
+        )?;
+        drop(files);
+        let (process, _) = launched.establish(carrier, false).await?;
+        Ok(process)
+    }
+
+    /// Does something with the first process (the empty id) or a further one.
+    ///
+    /// # Errors
+    /// When there is none of that id.
+    pub fn with_process<T>(&self, id: &str, action: impl FnOnce(&Process) -> T) -> Result<T, AgentError> {
+        if id.is_empty() {
+            return Ok(action(&self.first));
+        }
+        Ok(action(&*self.further(id)?))
+    }
+
+    fn further(&self, id: &str) -> Result<Arc<Process>, AgentError> {
+        let further = self.further.lock().expect("nothing panics while it is locked");
+        further
+            .get(id)
+            .cloned()
+            .flatten()
+            .ok_or_else(|| AgentError::NoProcess {
+                container: self.id.clone(),
+                process: id.to_owned(),
+            })
+    }
+
+    /// Waits for the end of a process. Says also whether the container has lost one for want of memory.
+    ///
+    /// # Errors
+    /// When there is none of that id.
+    pub async fn wait(&self, id: &str) -> Result<(Exit, bool), AgentError> {
+        let exit = if id.is_empty() {
+            self.first.wait().await?
+        } else {
+            self.further(id)?.wait().await?
+        };
+        Ok((exit, self.cgroup.oom_killed()))
+    }
+
+    /// Sends a signal to every process.
+    ///
+    /// # Errors
+    /// When the number is no signal, and what reading the cgroup gives.
+    pub fn signal_all(&self, number: u32) -> Result<(), AgentError> {
+        let failed = |error| AgentError::State(format!("signal container \"{}\": {error}", self.id));
+        if number == libc::SIGKILL.cast_unsigned() {
+            return self.cgroup.kill().map_err(failed);
+        }
+        for pid in self
+            .cgroup
+            .processes()
+            .map_err(failed)?
+            .into_iter()
+            .filter_map(Pid::from_raw)
+        {
+            // One that has ended meanwhile needs no signal.
+            let _ = send_signal(pid, number)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets a further process that has ended.
+    ///
+    /// # Errors
+    /// When it runs, and when there is none of that id.
+    pub fn delete_process(&self, id: &str) -> Result<(), AgentError> {
+        if self.further(id)?.exit().is_none() {
+            return Err(AgentError::State(format!(
+                "process \"{id}\" of container \"{}\" is still running",
+                self.id
+            )));
+        }
+        self.further
+            .lock()
+            .expect("nothing panics while it is locked")
+            .remove(id);
+        Ok(())
+    }
+
+    /// Removes what the container has in the guest.
+    ///
+    /// # Errors
+    /// When it runs, and when its cgroup cannot be removed.
+    pub async fn delete(&self) -> Result<(), AgentError> {
+        if self.first.exit().is_none() {
+            return Err(AgentError::State(format!(
+                "container \"{}\" is still running",
+                self.id
+            )));
+        }
+        Ok(self.cgroup.remove().await?)
+    }
+}

@@ -1,0 +1,252 @@
+//! The namespaces of a container.
+//!
+//! The network is not among them: the guest's own network stack is the sandbox's, and all its containers share it,
+//! so a "network" entry is satisfied by the virtual machine itself.
+
+use std::{collections::HashMap, fmt::Write as _, fs, path::Path};
+
+use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, LinuxTimeOffset};
+use rustix::{
+    process::Pid,
+    thread::{
+        LinkNameSpaceType, ThreadNameSpaceType, UnshareFlags, move_into_link_name_space,
+        move_into_thread_name_spaces,
+    },
+};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use super::spec::{ContainerSpec, SpecError};
+use crate::{
+    failure::{Failure, Step},
+    syscalls,
+};
+
+/// Which namespaces a container has of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Namespaces(UnshareFlags);
+
+impl Namespaces {
+    /// Reads them from a container's description.
+    ///
+    /// # Errors
+    /// When an entry is doubled or joins a namespace by its path, when there is no mount namespace, and when a field
+    /// needs a namespace that is not there.
+    pub fn parse(container: &ContainerSpec) -> Result<Self, SpecError> {
+        let mut own = UnshareFlags::empty();
+        let mut network = false;
+        for (index, namespace) in container.linux.namespaces().iter().flatten().enumerate() {
+            let field = || format!("linux.namespaces[{index}]");
+            if let Some(path) = namespace.path().as_deref().filter(|path| *path != Path::new("")) {
+                return Err(SpecError::Unsupported(format!(
+                    "{}.path: joining the {} namespace \"{}\"",
+                    field(),
+                    namespace.typ(),
+                    path.display()
+                )));
+            }
+            let flag = match namespace.typ() {
+                LinuxNamespaceType::Mount => UnshareFlags::NEWNS,
+                LinuxNamespaceType::Cgroup => UnshareFlags::NEWCGROUP,
+                LinuxNamespaceType::Uts => UnshareFlags::NEWUTS,
+                LinuxNamespaceType::Ipc => UnshareFlags::NEWIPC,
+                LinuxNamespaceType::User => UnshareFlags::NEWUSER,
+                LinuxNamespaceType::Pid => UnshareFlags::NEWPID,
+                LinuxNamespaceType::Time => UnshareFlags::NEWTIME,
+                LinuxNamespaceType::Network => UnshareFlags::empty(),
+            };
+            let doubled = if flag.is_empty() {
+                std::mem::replace(&mut network, true)
+            } else {
+                own.contains(flag)
+            };
+            if doubled {
+                return Err(SpecError::invalid(
+                    field(),
+                    format!("a second {} namespace", namespace.typ()),
+                ));
+            }
+            own |= flag;
+        }
+        let namespaces = Self(own);
+        namespaces.check(container)?;
+        Ok(namespaces)
+    }
+
+    fn check(self, container: &ContainerSpec) -> Result<(), SpecError> {
+        let needs = |flag, field: &str, kind: &str| {
+            if self.0.contains(flag) {
+                Ok(())
+            } else {
+                Err(SpecError::invalid(
+                    field,
+                    format!("needs a {kind} namespace in linux.namespaces"),
+                ))
+            }
+        };
+        needs(UnshareFlags::NEWNS, "root", "mount")?;
+        let set = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
+        if set(container.spec.hostname()) {
+            needs(UnshareFlags::NEWUTS, "hostname", "uts")?;
+        }
+        if set(container.spec.domainname()) {
+            needs(UnshareFlags::NEWUTS, "domainname", "uts")?;
+        }
+        if container
+            .linux
+            .time_offsets()
+            .as_ref()
+            .is_some_and(|offsets| !offsets.is_empty())
+        {
+            needs(UnshareFlags::NEWTIME, "linux.timeOffsets", "time")?;
+        }
+        let mapped =
+            |mappings: &Option<Vec<LinuxIdMapping>>| mappings.as_ref().is_some_and(|m| !m.is_empty());
+        for (mappings, field) in [
+            (container.linux.uid_mappings(), "linux.uidMappings"),
+            (container.linux.gid_mappings(), "linux.gidMappings"),
+        ] {
+            if mapped(mappings) {
+                needs(UnshareFlags::NEWUSER, field, "user")?;
+            } else if self.user() {
+                return Err(SpecError::invalid(
+                    field,
+                    "is missing, and there is a new user namespace",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Those that the first process is started in. The cgroup namespace must come after the move into the cgroup
+    /// that is to be its root, and the time namespace can be adjusted before the first process is in it only.
+    pub fn at_start(self) -> UnshareFlags {
+        self.0.difference(UnshareFlags::NEWCGROUP | UnshareFlags::NEWTIME)
+    }
+
+    /// Whether it has process ids of its own, so that the kernel ends all when the first process ends.
+    pub fn pid(self) -> bool {
+        self.0.contains(UnshareFlags::NEWPID)
+    }
+
+    /// Whether it has users of its own.
+    pub fn user(self) -> bool {
+        self.0.contains(UnshareFlags::NEWUSER)
+    }
+
+    /// Whether it has System V IPC and message queues of its own.
+    pub fn ipc(self) -> bool {
+        self.0.contains(UnshareFlags::NEWIPC)
+    }
+
+    /// Whether it has host names of its own.
+    pub fn uts(self) -> bool {
+        self.0.contains(UnshareFlags::NEWUTS)
+    }
+
+    /// Creates those that [`Self::at_start`] leaves out, from within the first process.
+    ///
+    /// # Errors
+    /// Names the namespace or the clock.
+    pub fn unshare_rest(self, linux: &Linux) -> Result<(), Failure> {
+        if self.0.contains(UnshareFlags::NEWCGROUP) {
+            syscalls::unshare(UnshareFlags::NEWCGROUP).step(|| "create a cgroup namespace")?;
+        }
+        if self.0.contains(UnshareFlags::NEWTIME) {
+            // The process itself enters it at exec.
+            syscalls::unshare(UnshareFlags::NEWTIME).step(|| "create a time namespace")?;
+            if let Some(offsets) = linux.time_offsets() {
+                fs::write("/proc/self/timens_offsets", time_offsets(offsets))
+                    .step(|| "set linux.timeOffsets")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Enters those of a running container, except the process ids, from within a further process.
+    ///
+    /// # Errors
+    /// Says that the container could not be entered.
+    pub fn join(self, first: BorrowedFd<'_>) -> Result<(), Failure> {
+        let mut types = ThreadNameSpaceType::empty();
+        for (flag, kind) in [
+            (UnshareFlags::NEWNS, ThreadNameSpaceType::MOUNT),
+            (UnshareFlags::NEWCGROUP, ThreadNameSpaceType::CONTROL_GROUP),
+            (
+                UnshareFlags::NEWUTS,
+                ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME,
+            ),
+            (
+                UnshareFlags::NEWIPC,
+                ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION,
+            ),
+            (UnshareFlags::NEWUSER, ThreadNameSpaceType::USER),
+            (UnshareFlags::NEWTIME, ThreadNameSpaceType::TIME),
+        ] {
+            types.set(kind, self.0.contains(flag));
+        }
+        move_into_thread_name_spaces(first, types).step(|| "enter the container's namespaces")
+    }
+}
+
+/// While it lives, children of this process are born into the process ids of another.
+pub struct PidNamespaceGuard {
+    own: OwnedFd,
+}
+
+impl PidNamespaceGuard {
+    /// Directs children into the process ids of the process that `first` stands for.
+    ///
+    /// # Errors
+    /// When that process has ended.
+    pub fn enter(first: BorrowedFd<'_>) -> Result<Self, Failure> {
+        let own = fs::File::open("/proc/self/ns/pid").step(|| "open /proc/self/ns/pid")?;
+        move_into_thread_name_spaces(first, ThreadNameSpaceType::PROCESS_ID)
+            .step(|| "enter the container's process ids")?;
+        Ok(Self { own: own.into() })
+    }
+}
+
+impl Drop for PidNamespaceGuard {
+    fn drop(&mut self) {
+        // The new processes of other containers would end up in this one: better no agent than that.
+        move_into_link_name_space(self.own.as_fd(), Some(LinkNameSpaceType::ProcessID))
+            .expect("a process can always go back to its own process ids");
+    }
+}
+
+/// Gives the user namespace of `pid` its users and groups.
+///
+/// # Errors
+/// Names the field whose mapping the kernel refuses.
+pub fn map_ids(pid: Pid, linux: &Linux) -> Result<(), Failure> {
+    for (mappings, file, field) in [
+        (linux.uid_mappings(), "uid_map", "linux.uidMappings"),
+        (linux.gid_mappings(), "gid_map", "linux.gidMappings"),
+    ] {
+        let lines = id_map(mappings.as_deref().unwrap_or_default());
+        fs::write(format!("/proc/{}/{file}", pid.as_raw_nonzero()), lines).step(|| format!("set {field}"))?;
+    }
+    Ok(())
+}
+
+fn id_map(mappings: &[LinuxIdMapping]) -> String {
+    mappings.iter().fold(String::new(), |mut text, map| {
+        let _ = writeln!(text, "{} {} {}", map.container_id(), map.host_id(), map.size());
+        text
+    })
+}
+
+fn time_offsets(offsets: &HashMap<String, LinuxTimeOffset>) -> String {
+    offsets.iter().fold(String::new(), |mut text, (clock, offset)| {
+        let _ = writeln!(
+            text,
+            "{clock} {} {}",
+            offset.secs().unwrap_or_default(),
+            offset.nanosecs().unwrap_or_default()
+        );
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,188 @@
+//! The agent's service.
+
+mod connections;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bulkhead_agent_protocol::{Agent, create_agent, messages as proto};
+use rustix::system::{RebootCommand, reboot, uname};
+use tokio::time::{Duration, timeout};
+use ttrpc::r#async::{Server, TtrpcContext};
+
+use crate::{error::AgentError, reaper::Reaper, sandbox::Sandbox};
+
+/// How long a client that was told of the guest's end may take to hang up.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Serves until the guest is switched off.
+///
+/// # Errors
+/// Says what could not be set up.
+pub fn run() -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("start the event loop: {error}"))?;
+    runtime.block_on(async {
+        let reaper = Reaper::start().map_err(|error| format!("learn of ended processes: {error}"))?;
+        let sandbox = Arc::new(Sandbox::new(reaper));
+        let clients = connections::listen(&sandbox).await?;
+        let service = Arc::new(Service(sandbox));
+        let mut server = Server::new()
+            .register_service(create_agent(service))
+            .add_listener(clients);
+        server.start().await.map_err(|error| format!("serve: {error}"))?;
+        std::future::pending().await
+    })
+}
+
+struct Service(Arc<Sandbox>);
+
+impl Service {
+    /// Runs work that must come to its end even if the client goes away meanwhile: a container half made would be
+    /// nobody's.
+    async fn complete<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, AgentError>> + Send + 'static,
+    ) -> ttrpc::Result<T> {
+        match tokio::spawn(work).await {
+            Ok(result) => Ok(result?),
+            Err(error) => Err(ttrpc::Error::Others(error.to_string())),
+        }
+    }
+}
+
+#[async_trait]
+impl Agent for Service {
+    async fn describe(
+        &self,
+        _: &TtrpcContext,
+        _: proto::DescribeRequest,
+    ) -> ttrpc::Result<proto::DescribeResponse> {
+        Ok(proto::DescribeResponse {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            kernel_release: uname().release().to_string_lossy().into_owned(),
+            ..Default::default()
+        })
+    }
+
+    async fn create_container(
+        &self,
+        _: &TtrpcContext,
+        request: proto::CreateContainerRequest,
+    ) -> ttrpc::Result<proto::CreateContainerResponse> {
+        let sandbox = Arc::clone(&self.0);
+        let pid = self
+            .complete(async move { sandbox.create(&request).await })
+            .await?;
+        Ok(proto::CreateContainerResponse {
+            pid: pid.as_raw_nonzero().get().cast_unsigned(),
+            ..Default::default()
+        })
+    }
+
+    async fn start_container(
+        &self,
+        _: &TtrpcContext,
+        request: proto::StartContainerRequest,
+    ) -> ttrpc::Result<proto::StartContainerResponse> {
+        let container = self.0.container(&request.container_id)?;
+        self.complete(async move { container.start().await }).await?;
+        Ok(proto::StartContainerResponse::default())
+    }
+
+    async fn exec(
+        &self,
+        _: &TtrpcContext,
+        request: proto::ExecRequest,
+    ) -> ttrpc::Result<proto::ExecResponse> {
+        let sandbox = Arc::clone(&self.0);
+        let pid = self.complete(async move { sandbox.exec(&request).await }).await?;
+        Ok(proto::ExecResponse {
+            pid: pid.as_raw_nonzero().get().cast_unsigned(),
+            ..Default::default()
+        })
+    }
+
+    async fn signal(
+        &self,
+        _: &TtrpcContext,
+        request: proto::SignalRequest,
+    ) -> ttrpc::Result<proto::SignalResponse> {
+        let container = self.0.container(&request.container_id)?;
+        if request.all {
+            container.signal_all(request.signal)?;
+        } else {
+            container.with_process(&request.exec_id, |process| process.signal(request.signal))??;
+        }
+        Ok(proto::SignalResponse::default())
+    }
+
+    async fn wait(
+        &self,
+        _: &TtrpcContext,
+        request: proto::WaitRequest,
+    ) -> ttrpc::Result<proto::WaitResponse> {
+        let container = self.0.container(&request.container_id)?;
+        let (exit, oom_killed) = container.wait(&request.exec_id).await?;
+        Ok(proto::WaitResponse {
+            exit_code: exit.code,
+            signal: exit.signal,
+            oom_killed,
+            exited_at_nanos: exit.at_nanos,
+            ..Default::default()
+        })
+    }
+
+    async fn resize_terminal(
+        &self,
+        _: &TtrpcContext,
+        request: proto::ResizeTerminalRequest,
+    ) -> ttrpc::Result<proto::ResizeTerminalResponse> {
+        let container = self.0.container(&request.container_id)?;
+        container.with_process(&request.exec_id, |process| {
+            process.resize(request.rows, request.columns)
+        })??;
+        Ok(proto::ResizeTerminalResponse::default())
+    }
+
+    async fn delete(
+        &self,
+        _: &TtrpcContext,
+        request: proto::DeleteRequest,
+    ) -> ttrpc::Result<proto::DeleteResponse> {
+        if request.exec_id.is_empty() {
+            let sandbox = Arc::clone(&self.0);
+            self.complete(async move { sandbox.delete(&request.container_id).await })
+                .await?;
+        } else {
+            self.0
+                .container(&request.container_id)?
+                .delete_process(&request.exec_id)?;
+        }
+        Ok(proto::DeleteResponse::default())
+    }
+
+    async fn shutdown(
+        &self,
+        _: &TtrpcContext,
+        _: proto::ShutdownRequest,
+    ) -> ttrpc::Result<proto::ShutdownResponse> {
+        let sandbox = Arc::clone(&self.0);
+        self.complete(async move {
+            sandbox.end().await;
+            tokio::spawn(async move {
+                // The client hangs up when it has the answer; one that does not cannot keep the guest running.
+                let _ = timeout(FAREWELL, sandbox.disconnected.notified()).await;
+                // The i8042's reset, which is how a microVM ends.
+                if let Err(errno) = reboot(RebootCommand::Restart) {
+                    eprintln!("bulkhead-agent: switch off: {errno}");
+                }
+            });
+            Ok(())
+        })
+        .await?;
+        Ok(proto::ShutdownResponse::default())
+    }
+}
