@@ -1,7 +1,12 @@
 //! What the runtime and the agent say to each other: messages, client and server, generated from
 //! `proto/agent.proto`, which is the documentation.
 
-#[allow(missing_docs, clippy::all, clippy::needless_pass_by_value, unused_qualifications)]
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::needless_pass_by_value,
+    unused_qualifications
+)]
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/mod.rs"));
 }

@@ -56,7 +56,7 @@ fn copy_folder(from: &OwnedFd, to: &OwnedFd, depth: usize) -> Result<(), Errno> 
             }
             FileType::RegularFile => {
                 let source = openat(
-                    &from,
+                    from,
                     name,
                     OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW,
                     Mode::empty(),

@@ -25,7 +25,7 @@ fn run(program: &[BpfInstruction], kind: u32, access: u32, major: u32, minor: u3
             AND => registers[destination] &= immediate,
             SHIFT_RIGHT => registers[destination] >>= immediate,
             JUMP_UNLESS_EQUAL if registers[destination] != immediate => {
-                next += usize::try_from(offset).unwrap()
+                next += usize::try_from(offset).unwrap();
             }
             JUMP_IF_EQUAL if registers[destination] == immediate => next += usize::try_from(offset).unwrap(),
             JUMP_UNLESS_EQUAL | JUMP_IF_EQUAL => {}
