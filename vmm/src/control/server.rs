@@ -20,7 +20,7 @@ use crate::failure::with_causes;
 use crate::report::Outcome;
 use crate::vcpus::Vcpus;
 
-/// The most clients at a time; further ones are closed at once.
+/// The most clients at a time; others wait until one leaves.
 const MOST_CLIENTS: usize = 16;
 
 /// What requests are about.
@@ -65,17 +65,25 @@ impl ControlServer {
         })
     }
 
+    /// Takes new clients while there is room for them; others wait to be accepted.
     fn accept(&mut self, ops: &mut EventOps) {
-        while let Ok((stream, _)) = self.listener.accept() {
-            if self.clients.len() >= MOST_CLIENTS {
-                continue;
-            }
+        while self.clients.len() < MOST_CLIENTS
+            && let Ok((stream, _)) = self.listener.accept()
+        {
             if let Ok(client) = Client::new(stream)
                 && ops.add(Events::new(&client, client.interest())).is_ok()
             {
                 self.clients.insert(client.as_raw_fd(), client);
             }
         }
+        self.watch_listener(ops);
+    }
+
+    fn watch_listener(&self, ops: &mut EventOps) {
+        let has_room = self.clients.len() < MOST_CLIENTS;
+        let interest = if has_room { EventSet::IN } else { EventSet::empty() };
+        // The listener is in the set, or the set is gone with the loop.
+        let _ = ops.modify(Events::new(&self.listener, interest));
     }
 
     fn serve_client(&mut self, events: Events, ops: &mut EventOps) {
@@ -89,6 +97,7 @@ impl ControlServer {
             // The descriptor is in the set, or the set is gone with the loop.
             let _ = ops.remove(Events::empty(client));
             self.clients.remove(&events.fd());
+            self.watch_listener(ops);
         }
     }
 
@@ -115,6 +124,7 @@ impl ControlServer {
             let _ = ops.remove(Events::empty(client));
             false
         });
+        self.watch_listener(ops);
     }
 }
 

@@ -40,7 +40,7 @@ impl Processors {
         ))
     }
 
-    fn filtered(supported: &[kvm_cpuid_entry2], count: u8, tsc_deadline: bool) -> Self {
+    pub(super) fn filtered(supported: &[kvm_cpuid_entry2], count: u8, tsc_deadline: bool) -> Self {
         let mut entries: Vec<_> = supported
             .iter()
             .filter(|entry| !matches!(entry.function, 0xb | 0x1f))

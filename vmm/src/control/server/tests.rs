@@ -1,1 +1,213 @@
-//! Tests.
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+
+use tempfile::{NamedTempFile, TempDir};
+use vm_memory::GuestAddress;
+use vmm_sys_util::eventfd::EventFd;
+use vmm_sys_util::sock_ctrl_msg::ScmSocket;
+
+use super::*;
+use crate::console::ConsoleWriter;
+use crate::devices::mmio::MmioBus;
+use crate::devices::ports::Ports;
+use crate::devices::{reset, serial};
+use crate::event_loop::EventLoop;
+use crate::memory;
+use crate::vcpu::Buses;
+
+/// A server for a guest without processors, on a thread of its own.
+struct Server {
+    path: PathBuf,
+    end: End,
+    _directory: TempDir,
+}
+
+fn start() -> Server {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("control");
+    let listener = UnixListener::bind(&path).unwrap();
+    let (console, end) = (Console::default(), End::new().unwrap());
+    ConsoleWriter::new(console.clone(), None)
+        .write_all(b"one\ntwo\n")
+        .unwrap();
+    let their_end = end.clone();
+    thread::spawn(move || {
+        let memory = memory::allocate(&[(GuestAddress(0), 1 << 20)]).unwrap();
+        let serial = serial::new(
+            EventFd::new(0).unwrap(),
+            ConsoleWriter::new(console.clone(), None),
+        );
+        let buses = Arc::new(Buses {
+            ports: Ports::new(serial, reset::new(memory, console.clone(), their_end.clone())),
+            mmio: MmioBus::new(0, Vec::new()),
+        });
+        let vcpus = Vcpus::start(Vec::new(), &buses, &their_end).unwrap();
+        let disks = vec![blk::Block::reserved("disk").slot()];
+        let guest = Guest {
+            vcpus,
+            console,
+            end: their_end,
+            disks,
+            started: Instant::now(),
+        };
+        let mut event_loop = EventLoop::new().unwrap();
+        event_loop.add(Box::new(ControlServer::new(listener.into(), guest).unwrap()));
+        loop {
+            event_loop.turn().unwrap();
+        }
+    });
+    Server {
+        path,
+        end,
+        _directory: directory,
+    }
+}
+
+impl Server {
+    fn connect(&self) -> Connection {
+        Connection(BufReader::new(UnixStream::connect(&self.path).unwrap()))
+    }
+}
+
+struct Connection(BufReader<UnixStream>);
+
+impl Connection {
+    fn send(&mut self, bytes: &[u8]) {
+        self.0.get_mut().write_all(bytes).unwrap();
+    }
+
+    /// The next response, or nothing when the server has closed the connection.
+    fn response(&mut self) -> Option<Response> {
+        let mut line = String::new();
+        self.0.read_line(&mut line).unwrap();
+        (!line.is_empty()).then(|| serde_json::from_str(&line).unwrap())
+    }
+
+    fn ask(&mut self, request: &Request) -> Response {
+        let mut line = serde_json::to_vec(request).unwrap();
+        line.push(b'\n');
+        self.send(&line);
+        self.response().unwrap()
+    }
+
+    fn ask_with(&mut self, request: &Request, file: &NamedTempFile) -> Response {
+        let mut line = serde_json::to_vec(request).unwrap();
+        line.push(b'\n');
+        self.0
+            .get_ref()
+            .send_with_fd(&line[..], file.as_raw_fd())
+            .unwrap();
+        self.response().unwrap()
+    }
+}
+
+fn message(response: Option<Response>) -> String {
+    match response {
+        Some(Response::Error { message }) => message,
+        other => panic!("not an error: {other:?}"),
+    }
+}
+
+fn attach() -> Request {
+    Request::AttachBlock {
+        id: "disk".to_owned(),
+        read_only: true,
+    }
+}
+
+#[test]
+fn requests_are_answered_in_their_order() {
+    let server = start();
+    let mut client = server.connect();
+    client.send(b"{\"request\":\"pause\"}\n{\"request\":\"console\"}\n{\"request\":\"res");
+    assert_eq!(client.response(), Some(Response::Done));
+    let lines = vec!["one".to_owned(), "two".to_owned()];
+    assert_eq!(client.response(), Some(Response::Console { lines }));
+    client.send(b"ume\"}\n");
+    assert_eq!(client.response(), Some(Response::Done));
+    assert!(matches!(client.ask(&Request::Metrics), Response::Metrics(map) if map.contains_key("uptime_us")));
+}
+
+#[test]
+fn what_is_not_a_request_is_an_error_and_no_more() {
+    let server = start();
+    let mut client = server.connect();
+    for bad in [
+        &b"\n"[..],
+        b"{}\n",
+        b"\xff\xfe\n",
+        b"{\"request\":\"explode\"}\n",
+        b"[[[[[[[[\n",
+    ] {
+        client.send(bad);
+        assert!(message(client.response()).starts_with("not a request: "));
+    }
+    assert_eq!(client.ask(&Request::Pause), Response::Done);
+}
+
+#[test]
+fn a_request_that_is_too_long_is_dropped_to_its_end() {
+    let server = start();
+    let mut client = server.connect();
+    client.send(&vec![b'x'; 3 * LONGEST_REQUEST]);
+    assert!(message(client.response()).contains("longer than 4096 bytes"));
+    client.send(b"still the same line\n{\"request\":\"resume\"}\n");
+    assert_eq!(client.response(), Some(Response::Done));
+    let mut longest = vec![b' '; LONGEST_REQUEST - 20];
+    longest.extend_from_slice(b"{\"request\":\"pause\"} \n");
+    client.send(&longest);
+    assert_eq!(client.response(), Some(Response::Done));
+}
+
+#[test]
+fn an_image_comes_with_its_request() {
+    let server = start();
+    let mut client = server.connect();
+    let image = NamedTempFile::new().unwrap();
+    image.as_file().set_len(1 << 20).unwrap();
+    assert!(message(Some(client.ask(&attach()))).contains("no descriptor"));
+    // A descriptor that came with another request does not stay for the next.
+    assert_eq!(client.ask_with(&Request::Resume, &image), Response::Done);
+    assert!(message(Some(client.ask(&attach()))).contains("no descriptor"));
+    let elsewhere = Request::AttachBlock {
+        id: "disc".to_owned(),
+        read_only: true,
+    };
+    assert!(message(Some(client.ask_with(&elsewhere, &image))).contains("\"disc\""));
+    assert_eq!(client.ask_with(&attach(), &image), Response::Done);
+    assert!(message(Some(client.ask_with(&attach(), &image))).contains("already"));
+}
+
+#[test]
+fn stop_ends_the_guest() {
+    let server = start();
+    assert_eq!(server.connect().ask(&Request::Stop), Response::Done);
+    assert_eq!(server.end.outcome(), Some(&Outcome::Stopped));
+}
+
+#[test]
+fn clients_come_and_go() {
+    let server = start();
+    for _ in 0..3 * MOST_CLIENTS {
+        let mut client = server.connect();
+        client.send(b"{\"request\":\"pau");
+    }
+    let mut here: Vec<_> = (0..MOST_CLIENTS).map(|_| server.connect()).collect();
+    for client in &mut here {
+        assert_eq!(client.ask(&Request::Resume), Response::Done);
+    }
+    // One too many is served when another leaves.
+    let mut waiting = server.connect();
+    waiting.send(b"{\"request\":\"pause\"}\n");
+    drop(here.pop());
+    assert_eq!(waiting.response(), Some(Response::Done));
+    // A client may stop sending and still read what it asked for.
+    let mut last = here.pop().unwrap();
+    last.send(b"{\"request\":\"resume\"}\n");
+    last.0.get_mut().shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(last.response(), Some(Response::Done));
+    assert_eq!(last.response(), None);
+}
