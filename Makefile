@@ -9,6 +9,10 @@ release := $(target)/release
 guest   := target/guest
 testbed := $(target)/debug/bulkhead-testbed
 
+# Where tests and the demonstration find the guest.
+export BULKHEAD_KERNEL := $(CURDIR)/$(guest)/vmlinux
+export BULKHEAD_INITRAMFS := $(CURDIR)/$(guest)/initramfs.cpio
+
 # What the product is built with, what its guest kernel is, and what the emulated host for tests needs.
 build_packages   := gcc libc6-dev libseccomp-dev
 kernel_packages  := make binutils flex bison bc perl tar xz-utils libelf-dev linux-source-6.12

@@ -1,5 +1,6 @@
 //! `bulkhead-testbed`: run something in the emulated host.
 
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use bulkhead_tests::runner::{self, Plan};
 use bulkhead_tests::testbed::channel::Run;
-use bulkhead_tests::testbed::client::{Ended, Endpoint, Input, Stream};
+use bulkhead_tests::testbed::client::{self, Ended, Endpoint, Input, Stream};
 use bulkhead_tests::testbed::named::Named;
 use bulkhead_tests::testbed::place::Place;
 use bulkhead_tests::testbed::{L1, Options, cache, terminal};
@@ -167,13 +168,13 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
                 }
             }
             let dir = dir.clone().map_or_else(std::env::current_dir, Ok)?;
-            let env = env
-                .iter()
-                .map(|pair| split_variable(pair))
-                .collect::<anyhow::Result<_>>()?;
+            let mut variables = client::inherited_environment();
+            for pair in env {
+                variables.push(split_variable(pair)?);
+            }
             let run = Run {
                 args: command.clone(),
-                env,
+                env: variables,
                 dir: Some(dir.to_string_lossy().into_owned()),
                 ..Run::default()
             };
@@ -322,6 +323,10 @@ fn keep(name: &str, which: &Which) -> anyhow::Result<ExitCode> {
     }
     .publish(name)?;
     println!("L1 {name} is up");
+    // Whoever started us may be waiting for the end of our output.
+    let null = File::options().write(true).open("/dev/null")?;
+    nix::unistd::dup2_stdout(&null)?;
+    nix::unistd::dup2_stderr(&null)?;
     l1.wait();
-    bail!("L1 {name} ended:\n{}", l1.console());
+    Ok(ExitCode::FAILURE)
 }

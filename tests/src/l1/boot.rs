@@ -1,6 +1,5 @@
 //! Pid 1 of L1.
 
-use std::env;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::{TcpListener, TcpStream};
@@ -115,7 +114,7 @@ fn start_agent(listener: TcpListener, token: &str, host: &mut TcpStream) -> io::
             "PATH",
             "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         )
-        .env("HOME", env::var("HOME").unwrap_or_else(|_| "/root".into()))
+        .env("HOME", "/root")
         .env("LANG", "C.UTF-8")
         .spawn()?;
     Frame::Ready.write(host)

@@ -1,6 +1,5 @@
 //! One place at which one test runs at a time.
 
-use std::env;
 use std::io;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -8,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::host;
 use super::{Plan, Test};
 use crate::testbed::channel::Run;
-use crate::testbed::client::{Ended, Input};
+use crate::testbed::client::{self, Ended, Input};
 use crate::testbed::place::Place;
 use crate::testbed::{Error, L1};
 
@@ -99,7 +98,7 @@ impl<'a> Worker<'a> {
                 .into_iter()
                 .chain(arguments(test))
                 .collect(),
-            env: inherited_environment(),
+            env: client::inherited_environment(),
             dir: Some(self.plan.l1.work_tree.to_string_lossy().into_owned()),
             ..Run::default()
         };
@@ -160,11 +159,4 @@ fn verdict(success: bool, ended: &str, output: &[u8]) -> Verdict {
         (true, false) => Verdict::Failed("the binary did not run this test".into()),
         (false, _) => Verdict::Failed(ended.to_owned()),
     }
-}
-
-/// What tests may be told through the environment.
-fn inherited_environment() -> Vec<(String, String)> {
-    env::vars()
-        .filter(|(key, _)| key.starts_with("BULKHEAD_") || key == "RUST_BACKTRACE")
-        .collect()
 }

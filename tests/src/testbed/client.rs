@@ -1,5 +1,6 @@
 //! Running commands in L1 from the host.
 
+use std::env;
 use std::io::{self, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -111,6 +112,14 @@ impl Endpoint {
         socket.set_nodelay(true)?;
         Ok(socket)
     }
+}
+
+/// What a command in L1 is told through the environment of whoever wants it run.
+#[must_use]
+pub fn inherited_environment() -> Vec<(String, String)> {
+    env::vars()
+        .filter(|(key, _)| key.starts_with("BULKHEAD_") || key == "RUST_BACKTRACE")
+        .collect()
 }
 
 /// Reads with a deadline for the whole command, not for each read.

@@ -97,9 +97,11 @@ impl L1 {
         };
         let setup = setup(&endpoint, &kernel, options)?;
         if let Err(error) = endpoint.set_up(setup) {
+            let [root, work_tree] = shares.map(|share| share.errors.tail());
+            let console = [qemu.console(), qemu.errors(), root, work_tree].join("\n");
             return Err(Error::Boot {
                 what: error.to_string(),
-                console: qemu.console(),
+                console,
             });
         }
         Ok(Self {

@@ -12,6 +12,7 @@ mod error;
 pub(crate) mod initramfs;
 pub mod kernel;
 mod l1;
+mod log;
 pub mod named;
 pub mod place;
 pub(crate) mod process;

@@ -1,20 +1,20 @@
 //! One QEMU that emulates L1.
 
 use std::fs::File;
-use std::io::{self, Read, Seek};
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde_json::{Value, json};
 
+use super::Error;
+use super::log::Log;
 use super::process::Process;
 use super::qmp::Monitor;
-use super::{Error, tool};
 
 /// One emulated CPU and one thread: with two, L1's kernel patching its own code races with TCG's translation and
 /// panics now and then, and guests in L1 with two CPUs may spin for ever.
@@ -41,8 +41,8 @@ pub struct Machine<'a> {
 /// A running QEMU.
 pub struct Qemu {
     monitor: Monitor,
-    console: File,
-    errors: File,
+    console: Log,
+    errors: Log,
     process: Process,
 }
 
@@ -66,9 +66,8 @@ impl Qemu {
             program: "qemu-system-x86_64".into(),
             source,
         };
-        let console = tempfile::tempfile().map_err(io_error)?;
-        let errors = tempfile::tempfile().map_err(io_error)?;
-        append_only(&errors).map_err(io_error)?;
+        let console = Log::new().map_err(io_error)?;
+        let errors = Log::new().map_err(io_error)?;
         let (ours, theirs) = UnixStream::pair().map_err(io_error)?;
         let monitor_fd = OwnedFd::from(theirs);
 
@@ -109,7 +108,7 @@ impl Qemu {
         ]);
         command.arg("-chardev").arg(format!(
             "file,id=console,path=/proc/self/fd/{}",
-            console.as_raw_fd()
+            console.file().as_raw_fd()
         ));
         command.args(["-serial", "chardev:console"]);
         command
@@ -131,15 +130,15 @@ impl Qemu {
             command.args(["-incoming", "defer"]);
         }
         command.stdin(Stdio::null()).stdout(Stdio::null());
-        command.stderr(errors.try_clone().map_err(io_error)?);
+        command.stderr(errors.stream().map_err(io_error)?);
 
-        let mut fds = vec![memory.as_fd(), monitor_fd.as_fd(), console.as_fd()];
+        let mut fds = vec![memory.as_fd(), monitor_fd.as_fd(), console.file().as_fd()];
         fds.extend(machine.shares);
         let process = Process::spawn(&mut command, &fds)?;
         drop(monitor_fd);
         let monitor = Monitor::new(ours).map_err(|error| Error::Qemu {
             what: format!("does not start: {error}"),
-            output: read_back(&errors),
+            output: errors.tail(),
         })?;
         Ok(Self {
             monitor,
@@ -158,7 +157,7 @@ impl Qemu {
             .execute(command, arguments)
             .map_err(|error| Error::Qemu {
                 what: error.to_string(),
-                output: format!("{}\n{}", read_back(&self.errors), self.console()),
+                output: format!("{}\n{}", self.errors.tail(), self.console()),
             })
     }
 
@@ -178,7 +177,7 @@ impl Qemu {
             .pass_fd("state", state.as_fd())
             .map_err(|error| Error::Qemu {
                 what: error.to_string(),
-                output: read_back(&self.errors),
+                output: self.errors.tail(),
             })?;
         let uri = json!({ "uri": "fd:state" });
         let command = match direction {
@@ -188,7 +187,7 @@ impl Qemu {
         self.execute(command, &uri)?;
         self.monitor.migration_end().map_err(|error| Error::Qemu {
             what: format!("{command}: {error}"),
-            output: read_back(&self.errors),
+            output: self.errors.tail(),
         })
     }
 
@@ -216,13 +215,18 @@ impl Qemu {
 
     /// The end of what L1 printed on its console.
     pub fn console(&self) -> String {
-        read_back(&self.console)
+        self.console.tail()
     }
 
     /// Waits for QEMU's end.
     pub fn wait(&mut self) {
         // Only a process that is not our child cannot be waited for.
         let _ = self.process.wait();
+    }
+
+    /// What QEMU itself complained about.
+    pub fn errors(&self) -> String {
+        self.errors.tail()
     }
 
     /// Whether QEMU is still there.
@@ -238,20 +242,4 @@ pub enum Direction {
     Out,
     /// From the file to QEMU.
     In,
-}
-
-fn append_only(file: &File) -> io::Result<()> {
-    fcntl(file, FcntlArg::F_SETFL(OFlag::O_APPEND))?;
-    Ok(())
-}
-
-/// The last lines of a log that another process writes.
-fn read_back(log: &File) -> String {
-    let mut text = Vec::new();
-    // What cannot be read is not worth hiding the error that is being reported.
-    let _ = log.try_clone().and_then(|mut log| {
-        log.rewind()?;
-        log.read_to_end(&mut text)
-    });
-    tool::tail(&String::from_utf8_lossy(&text), 30)
 }

@@ -15,6 +15,7 @@ use std::process::{Command, Stdio};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
+use super::log::Log;
 use super::process::Process;
 use super::{Error, cache, tool};
 
@@ -52,6 +53,8 @@ pub fn program() -> Result<PathBuf, Error> {
 pub struct Share {
     /// QEMU's end of the vhost-user connection.
     pub socket: OwnedFd,
+    /// What virtiofsd complained about.
+    pub errors: Log,
     _virtiofsd: Process,
 }
 
@@ -116,9 +119,14 @@ impl Share {
         command
             .arg(format!("--fd={}", listener.as_raw_fd()))
             .stdin(Stdio::null());
+        let errors = Log::new().map_err(Error::file("a temporary file"))?;
+        command
+            .stdout(Stdio::null())
+            .stderr(errors.stream().map_err(Error::file("a temporary file"))?);
         let virtiofsd = Process::spawn(command, &[listener.as_fd()])?;
         Ok(Self {
             socket,
+            errors,
             _virtiofsd: virtiofsd,
         })
     }
