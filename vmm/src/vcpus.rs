@@ -20,7 +20,7 @@ pub struct Vcpus {
 }
 
 impl Vcpus {
-    /// Starts a thread for each. None runs the guest before all have been started.
+    /// Starts a thread for each; the guest runs from then on.
     pub fn start(vcpus: Vec<VcpuFd>, buses: &Arc<Buses>, end: &End) -> io::Result<Self> {
         kick::install_handler()?;
         let gate = Arc::new(Gate::new(vcpus.len())?);
