@@ -2,7 +2,7 @@
 
 use std::io;
 
-use vm_memory::{GuestAddress, GuestMemory as _, GuestMemoryMmap};
+use vm_memory::{GuestAddress, GuestMemory as _, GuestMemoryMmap, GuestMemoryRegion};
 
 /// The guest's memory, cheap to clone: clones share the mapping.
 pub type GuestMemory = GuestMemoryMmap<()>;
@@ -43,14 +43,56 @@ pub fn allocate(ranges: &[(GuestAddress, u64)]) -> Result<GuestMemory, MemoryErr
         .map_err(|errno| does_not_fit(io::Error::from_raw_os_error(errno)))?;
     let memory = GuestMemory::from_ranges(&sized).map_err(|error| does_not_fit(io::Error::other(error)))?;
     for region in memory.iter() {
-        prefer_huge_pages(region);
+        advise_page_size(region);
     }
     Ok(memory)
 }
 
-/// Asks for transparent huge pages, which make the faults of a booting kernel hundreds of times fewer. A host without
-/// them is none the worse.
-fn prefer_huge_pages(region: &vm_memory::GuestRegionMmap<()>) {
-    // SAFETY: the range is exactly one mapping of ours, and the advice does not change what it holds.
-    unsafe { libc::madvise(region.as_ptr().cast(), region.size(), libc::MADV_HUGEPAGE) };
+/// Asks for transparent huge pages, which make the faults of a booting kernel hundreds of times fewer; but not for the
+/// first one, of which a guest touches a few small pages of boot data. A host without them is none the worse.
+fn advise_page_size(region: &vm_memory::GuestRegionMmap<()>) {
+    const HUGE_PAGE: usize = 2 << 20;
+    let small = if region.start_addr() == GuestAddress(0) {
+        HUGE_PAGE.min(region.size())
+    } else {
+        0
+    };
+    for (start, size, advice) in [
+        (0, small, libc::MADV_NOHUGEPAGE),
+        (small, region.size() - small, libc::MADV_HUGEPAGE),
+    ] {
+        // SAFETY: the range is within one mapping of ours, and the advice does not change what it holds.
+        unsafe { libc::madvise(region.as_ptr().add(start).cast(), size, advice) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vm_memory::{Address, Bytes};
+
+    use super::*;
+
+    #[test]
+    fn memory_is_zero_and_has_a_gap() {
+        let ranges = [(GuestAddress(0), 4 << 20), (GuestAddress(16 << 20), 4 << 20)];
+        let memory = allocate(&ranges).unwrap();
+        assert_eq!(memory.last_addr(), GuestAddress((20 << 20) - 1));
+        assert_eq!(memory.read_obj::<u64>(GuestAddress(0x1234)).unwrap(), 0);
+        memory.write_obj(7u64, GuestAddress(16 << 20)).unwrap();
+        assert!(
+            memory
+                .write_obj(7u64, GuestAddress(4 << 20).unchecked_sub(4))
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn memory_beyond_the_address_space_is_refused_by_size() {
+        let error = allocate(&[(GuestAddress(0), 1 << 50)]).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("1073741824 MiB of guest memory do not fit")
+        );
+    }
 }
