@@ -15,7 +15,7 @@ pub const OPERATIONS: &[Named] = &[
     ("count folders in a folder", count_links),
     ("list an empty folder", list_empty),
     ("list a folder with all kinds of entries", list_kinds),
-    ("list 2500 entries", list_many),
+    ("list 1000 entries", list_many),
     ("remove entries while listing", remove_while_listing),
     ("start listing again", rewind),
     ("open relative to a folder", relative),
@@ -71,18 +71,18 @@ fn list_kinds(folder: &Path) -> Outcome {
 }
 
 fn list_many(folder: &Path) -> Outcome {
-    for number in 0..2500 {
+    for number in 0..1000 {
         File::create(folder.join(format!("entry number {number}")))?;
     }
     let names = raw_names(folder)?;
     let mut unique = names.clone();
     unique.dedup();
-    let missing = (0..2500).filter(|number| names.binary_search(&format!("entry number {number}")).is_err());
+    let missing = (0..1000).filter(|number| names.binary_search(&format!("entry number {number}")).is_err());
     Ok(format!("{} {} {}", names.len(), unique.len(), missing.count()))
 }
 
 fn remove_while_listing(folder: &Path) -> Outcome {
-    for number in 0..500 {
+    for number in 0..200 {
         File::create(folder.join(number.to_string()))?;
     }
     for entry in fs::read_dir(folder)? {

@@ -80,23 +80,35 @@ impl Drop for Mask {
     }
 }
 
-/// While it lives, the kernel clears the set-user-id and set-group-id bits of files that this thread writes to.
-pub struct WithoutSetId(CapabilitySets);
+/// While it lives, the kernel clears the set-user-id and set-group-id bits of files that this thread writes to, as it
+/// does for the user of a request.
+pub struct Unprivileged<'o> {
+    capabilities: CapabilitySets,
+    // Taken back after the capability has been: fields are dropped in their order.
+    _someone: Someone<'o>,
+}
 
-impl WithoutSetId {
-    /// Lowers `CAP_FSETID`.
-    pub fn new() -> io::Result<Self> {
-        let own = capabilities(None)?;
-        let mut less = own;
+impl<'o> Unprivileged<'o> {
+    /// Becomes the user of the request, since the bits also depend on the user's group, without `CAP_FSETID`.
+    ///
+    /// # Errors
+    /// As for [`Own::become_user`].
+    pub fn new(own: &'o Own, request: &Context) -> io::Result<Self> {
+        let someone = own.become_user(request)?;
+        let capabilities = capabilities(None)?;
+        let mut less = capabilities;
         less.effective.remove(CapabilitySet::FSETID);
         set_capabilities(None, less)?;
-        Ok(WithoutSetId(own))
+        Ok(Unprivileged {
+            capabilities,
+            _someone: someone,
+        })
     }
 }
 
-impl Drop for WithoutSetId {
+impl Drop for Unprivileged<'_> {
     fn drop(&mut self) {
-        set_capabilities(None, self.0).expect("a thread can always raise what it is permitted");
+        set_capabilities(None, self.capabilities).expect("a thread can always raise what it is permitted");
     }
 }
 

@@ -25,7 +25,7 @@ use rustix::process::fchdir;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 pub use attributes::Status;
-use credentials::{Mask, Own, WithoutSetId};
+use credentials::{Mask, Own, Unprivileged};
 use handles::{Handle, Handles};
 use inodes::{Inode, Inodes};
 
@@ -151,11 +151,19 @@ impl Passthrough {
     }
 
     /// Opens the inode with that number for the guest.
-    fn open_inode(&self, number: u64, flags: u32, fuse_flags: u32) -> io::Result<(u64, OpenOptions)> {
+    fn open_inode(
+        &self,
+        request: &Context,
+        number: u64,
+        flags: u32,
+        fuse_flags: u32,
+    ) -> io::Result<(u64, OpenOptions)> {
         let inode = self.inode(number)?;
         let flags = OFlags::from_bits_retain(flags) & OPEN_FLAGS;
         let truncates = flags.contains(OFlags::TRUNC) && fuse_flags & FOPEN_IN_KILL_SUIDGID != 0;
-        let _without = truncates.then(WithoutSetId::new).transpose()?;
+        let _unprivileged = truncates
+            .then(|| Unprivileged::new(&self.own, request))
+            .transpose()?;
         let file = self.reopen(&inode, flags)?;
         let unchanged = inode.reopened_unchanged(Status::of(&file)?.version());
         let options = if unchanged {
@@ -186,7 +194,7 @@ impl Passthrough {
         let entry = self.find(parent, name)?;
         let kind = FileType::from_raw_mode(entry.attr.st_mode);
         let opened = if kind == FileType::RegularFile {
-            self.open_inode(entry.inode, args.flags, args.fuse_flags)
+            self.open_inode(request, entry.inode, args.flags, args.fuse_flags)
         } else {
             // The guest's kernel took the name for free or a file: it looks again.
             Err(Errno::STALE.into())

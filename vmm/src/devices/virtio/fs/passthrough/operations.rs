@@ -21,7 +21,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::credentials::{WithoutSetId, gid, uid};
+use super::credentials::{Unprivileged, gid, uid};
 use super::{Passthrough, Status, VALID, check_name, permissions};
 
 /// The longest value and the longest list of extended attributes that Linux knows.
@@ -106,8 +106,8 @@ impl FileSystem for Passthrough {
         }
         if set(SetattrValid::SIZE) {
             let size = u64::try_from(attr.st_size).map_err(|_| Errno::FBIG)?;
-            let _without = set(SetattrValid::KILL_SUIDGID)
-                .then(WithoutSetId::new)
+            let _unprivileged = set(SetattrValid::KILL_SUIDGID)
+                .then(|| Unprivileged::new(&self.own, request))
                 .transpose()?;
             match handle {
                 Some(handle) => rustix::fs::ftruncate(&self.handle(handle, number)?.open().file, size)?,
@@ -226,8 +226,8 @@ impl FileSystem for Passthrough {
         self.find(&parent, name)
     }
 
-    fn open(&self, _: &Context, inode: u64, flags: u32, fuse_flags: u32) -> io::Result<OpenReply> {
-        let (handle, options) = self.open_inode(inode, flags, fuse_flags)?;
+    fn open(&self, request: &Context, inode: u64, flags: u32, fuse_flags: u32) -> io::Result<OpenReply> {
+        let (handle, options) = self.open_inode(request, inode, flags, fuse_flags)?;
         Ok((Some(handle), options, None))
     }
 
@@ -261,7 +261,7 @@ impl FileSystem for Passthrough {
 
     fn write(
         &self,
-        _: &Context,
+        request: &Context,
         inode: u64,
         handle: u64,
         reader: &mut dyn ZeroCopyReader,
@@ -276,7 +276,9 @@ impl FileSystem for Passthrough {
         let mut open = handle.open();
         open.set_flags(flags)?;
         let clears = fuse_flags & WRITE_KILL_PRIV != 0 && Status::of(&open.file)?.has_set_id_bits();
-        let _without = clears.then(WithoutSetId::new).transpose()?;
+        let _unprivileged = clears
+            .then(|| Unprivileged::new(&self.own, request))
+            .transpose()?;
         retry(|| reader.read_to(&mut open.file, size as usize, offset))
     }
 

@@ -105,6 +105,21 @@ fn a_write_without_privileges_clears_the_set_id_bits() {
         assert_eq!(write(0), 0o6755);
         assert_eq!(write(WRITE_KILL_PRIV), 0o755);
 
+        // Without the right to execute, the group's bit is cleared only for those outside the group.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o2767)).unwrap();
+        let client = client.as_user(1000, 1000);
+        let body = WriteIn {
+            fh,
+            size: 1,
+            fuse_flags: WRITE_KILL_PRIV,
+            flags: O_WRONLY as u32,
+            ..WriteIn::default()
+        };
+        client
+            .ask::<WriteOut>(Opcode::Write, inode, &[body.as_slice(), b"y"])
+            .unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o767);
+
         set_ids();
         let size = |kill: u32| SetattrIn {
             valid: 8 | kill,
