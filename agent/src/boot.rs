@@ -38,7 +38,9 @@ pub fn prepare() -> Result<(), Failure> {
     for (fstype, target, flags, data) in [
         ("proc", "/proc", MountFlags::empty(), c""),
         ("sysfs", "/sys", MountFlags::empty(), c""),
-        ("devtmpfs", "/dev", MountFlags::NOSUID, c"mode=755"),
+        ("devtmpfs", "/dev", MountFlags::empty(), c"mode=755"),
+        // The root may be an image that cannot be written to.
+        ("tmpfs", "/run", MountFlags::NODEV, c"mode=755"),
     ] {
         mount_new(fstype, target, MountFlags::NOEXEC | flags, data)?;
     }

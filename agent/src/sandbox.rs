@@ -53,12 +53,11 @@ impl Sandbox {
     pub async fn create(&self, request: &proto::CreateContainerRequest) -> Result<Pid, AgentError> {
         let id = &request.container_id;
         check_id(id)?;
-        let plan = Plan::parse(&request.spec)?;
         if self.containers().contains_key(id) {
             return Err(AgentError::Exists(format!("container \"{id}\"")));
         }
         self.containers().insert(id.clone(), None);
-        let result = self.build(request, plan).await;
+        let result = self.build(request).await;
         match result {
             Ok(container) => {
                 let pid = container.pid();
@@ -72,18 +71,16 @@ impl Sandbox {
         }
     }
 
-    async fn build(
-        &self,
-        request: &proto::CreateContainerRequest,
-        plan: Plan,
-    ) -> Result<Arc<Container>, AgentError> {
+    async fn build(&self, request: &proto::CreateContainerRequest) -> Result<Arc<Container>, AgentError> {
+        // First, as whatever fails ends the streams.
+        let stdio = self.connect(request.stdio.as_ref()).await?;
+        let plan = Plan::parse(&request.spec)?;
         {
             let mut mounted = self.mounted.lock().expect("nothing panics while it is locked");
             for storage in &request.storages {
                 storage::mount(storage, &mut mounted)?;
             }
         }
-        let stdio = self.connect(request.stdio.as_ref()).await?;
         Container::create(&request.container_id, plan, stdio, &self.reaper).await
     }
 
@@ -96,8 +93,8 @@ impl Sandbox {
         if request.exec_id.is_empty() {
             return Err(AgentError::Request("exec_id is empty".to_owned()));
         }
-        let process = spec::parse_process(&request.process)?;
         let stdio = self.connect(request.stdio.as_ref()).await?;
+        let process = spec::parse_process(&request.process)?;
         container
             .exec(&request.exec_id, &process, stdio, &self.reaper)
             .await

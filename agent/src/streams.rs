@@ -38,35 +38,29 @@ enum Slot {
 
 impl Streams {
     /// Takes in a new connection: reads its name and parks it or gives it to who waits. A connection without a proper
-    /// name, or with one that is parked already, is closed.
+    /// name is closed, and so is one that is parked when another comes with its name.
     pub async fn admit(&self, mut connection: impl Connection + 'static) {
         match read_name(&mut connection).await {
             Ok((name, early)) => {
                 let connection = Box::new(connection);
-                if !self.park(name.clone(), Stream { early, connection }) {
-                    eprintln!("bulkhead-agent: a second stream \"{name}\" closed");
-                }
+                self.park(name, Stream { early, connection });
             }
             Err(error) => eprintln!("bulkhead-agent: a stream without a name closed: {error}"),
         }
     }
 
-    fn park(&self, name: String, stream: Stream) -> bool {
+    fn park(&self, name: String, stream: Stream) {
         let mut slots = self.lock();
         let stream = match slots.remove(&name) {
             Some(Slot::Wanted(request)) => match request.send(stream) {
-                Ok(()) => return true,
+                Ok(()) => return,
                 // The request has been given up meanwhile.
                 Err(stream) => stream,
             },
-            Some(parked) => {
-                slots.insert(name, parked);
-                return false;
-            }
-            None => stream,
+            // The host means the newer one.
+            Some(Slot::Parked(_)) | None => stream,
         };
         slots.insert(name, Slot::Parked(stream));
-        true
     }
 
     /// The stream of that name, as soon as it is there; none for the empty name.
@@ -82,13 +76,13 @@ impl Streams {
             let mut slots = self.lock();
             match slots.remove(name) {
                 Some(Slot::Parked(stream)) => return Ok(Some(stream)),
-                Some(wanted @ Slot::Wanted(_)) => {
-                    slots.insert(name.to_owned(), wanted);
+                Some(Slot::Wanted(request)) if !request.is_closed() => {
+                    slots.insert(name.to_owned(), Slot::Wanted(request));
                     return Err(AgentError::Request(format!(
                         "two requests name the stream \"{name}\""
                     )));
                 }
-                None => {
+                Some(Slot::Wanted(_)) | None => {
                     let (sender, receiver) = oneshot::channel();
                     slots.insert(name.to_owned(), Slot::Wanted(sender));
                     receiver
@@ -185,13 +179,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_is_taken_once() {
+    async fn a_newer_stream_takes_the_name() {
         let streams = Streams::default();
         for content in [&b"n\nfirst"[..], b"n\nsecond"] {
             let (mut host, guest) = duplex(64);
             host.write_all(content).await.unwrap();
             streams.admit(guest).await;
         }
-        assert_eq!(streams.claim("n").await.unwrap().unwrap().early, b"first");
+        assert_eq!(streams.claim("n").await.unwrap().unwrap().early, b"second");
     }
 }

@@ -18,7 +18,7 @@ use rustix::{
 use super::{
     mounts::attach,
     paths::{self, Kind},
-    spec::SpecError,
+    spec::{SpecError, check_id},
 };
 use crate::failure::{Failure, Step};
 
@@ -106,12 +106,15 @@ impl PlannedDevice {
                 format!("\"{}\" is not absolute", device.path().display()),
             ));
         }
+        let owner = (device.uid().unwrap_or_default(), device.gid().unwrap_or_default());
+        check_id(&field("uid"), owner.0)?;
+        check_id(&field("gid"), owner.1)?;
         Ok(Self {
             path: device.path().clone(),
             kind,
             number,
             mode: Mode::from_raw_mode(device.file_mode().unwrap_or(0o666) & 0o7777),
-            owner: (device.uid().unwrap_or_default(), device.gid().unwrap_or_default()),
+            owner,
             lenient: false,
         })
     }

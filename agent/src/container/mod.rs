@@ -104,7 +104,8 @@ impl Plan {
             (offset < mapping.size()).then(|| mapping.host_id().checked_add(offset))?
         };
         let mappings = self.container.linux.uid_mappings().iter().flatten();
-        Uid::from_raw(mappings.filter_map(mapped).next().unwrap_or(uid))
+        let exists = |uid: &u32| *uid != u32::MAX;
+        Uid::from_raw(mappings.filter_map(mapped).find(exists).unwrap_or(uid))
     }
 }
 

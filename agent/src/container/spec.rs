@@ -176,6 +176,16 @@ fn check_process(process: &Process, prefix: &str) -> Result<(), SpecError> {
         ));
     }
     check_text(&field("cwd"), &process.cwd().to_string_lossy())?;
+    let user = process.user();
+    let ids = [("user.uid", user.uid()), ("user.gid", user.gid())];
+    let groups = user
+        .additional_gids()
+        .iter()
+        .flatten()
+        .map(|gid| ("user.additionalGids", *gid));
+    for (name, id) in ids.into_iter().chain(groups) {
+        check_id(&field(name), id)?;
+    }
     let mut limits = HashSet::new();
     for limit in process.rlimits().iter().flatten() {
         if !limits.insert(limit.typ() as u32) {
@@ -184,6 +194,17 @@ fn check_process(process: &Process, prefix: &str) -> Result<(), SpecError> {
                 format!("{} is given twice", limit.typ()),
             ));
         }
+    }
+    Ok(())
+}
+
+/// Checks the id of a user or group: the largest number stands for none.
+///
+/// # Errors
+/// Names the field.
+pub fn check_id(field: &str, id: u32) -> Result<(), SpecError> {
+    if id == u32::MAX {
+        return Err(SpecError::invalid(field, format!("{id} is no id")));
     }
     Ok(())
 }

@@ -14,11 +14,23 @@ use rustix::{
 
 use crate::failure::{Failure, Step};
 
+/// How many files a process may open that has no such limit of its own: not as many as the agent.
+const DEFAULT_FILES: Rlimit = Rlimit {
+    current: Some(1024),
+    maximum: Some(1 << 20),
+};
+
 /// Sets resource limits.
 ///
 /// # Errors
 /// Names the limit.
 pub fn set_limits(limits: &[PosixRlimit]) -> Result<(), Failure> {
+    if !limits
+        .iter()
+        .any(|limit| limit.typ() == PosixRlimitType::RlimitNofile)
+    {
+        setrlimit(Resource::Nofile, DEFAULT_FILES).step(|| "set RLIMIT_NOFILE")?;
+    }
     let finite = |value| if value == u64::MAX { None } else { Some(value) };
     for limit in limits {
         let value = Rlimit {

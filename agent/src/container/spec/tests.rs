@@ -115,6 +115,16 @@ fn what_is_wrong_is_said() {
             json!([{"type": "RLIMIT_CORE", "soft": 0, "hard": 0}, {"type": "RLIMIT_CORE", "soft": 0, "hard": 0}]),
             "process.rlimits: RLIMIT_CORE is given twice",
         ),
+        (
+            "process.user",
+            json!({"gid": u32::MAX}),
+            "process.user.gid: 4294967295 is no id",
+        ),
+        (
+            "process.user",
+            json!({"additionalGids": [u32::MAX]}),
+            "process.user.additionalGids: 4294967295 is no id",
+        ),
         ("root.path", json!("rootfs"), "root.path: is not absolute"),
         ("linux", Value::Null, "linux: is missing"),
     ] {
