@@ -36,7 +36,7 @@ impl Check {
     pub fn execute(self, global: &Global) -> Status {
         let config = Config::load(global.config.as_deref())?;
         let findings = [
-            ("CPU", cpu()),
+            ("processor", processor()),
             ("KVM", kvm()),
             ("kernel", boot_file(&config.kernel, open_kernel(&config.kernel))),
             (
@@ -64,7 +64,7 @@ impl Check {
     }
 }
 
-fn cpu() -> Finding {
+fn processor() -> Finding {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let flags = info
         .lines()

@@ -35,6 +35,7 @@ impl Delete {
                 }
                 Cgroup::at(record.cgroup)
             }
+            Ok(None) if !self.force => return Err(Error::BeingCreated(id.to_string())),
             // Whoever was making the container was killed before it could say more.
             Ok(None) => Cgroup::place(&cgroup_mount_point()?, &id, ""),
             Err(_) if self.force => Cgroup::place(&cgroup_mount_point()?, &id, ""),

@@ -7,9 +7,9 @@ mod run;
 mod spec;
 mod state;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::Write, path::PathBuf, process::ExitCode};
 
-use clap::{Args, Parser, Subcommand, error::ErrorKind};
+use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
     config::ConfigError,
@@ -91,6 +91,8 @@ enum Error {
     Exists(PathBuf),
     #[error("cannot delete container {0} that is not stopped: stop it first, or use --force")]
     NotStopped(String),
+    #[error("container {0} is still being created: wait, or use --force")]
+    BeingCreated(String),
     #[error("the monitor was killed by signal {0}; what it had made has been removed")]
     MonitorKilled(i32),
     #[error("only root can run containers: bulkhead makes mounts, cgroups and virtual machines")]
@@ -141,10 +143,55 @@ impl CommandLine {
             Some(Command::State(state)) => state.execute(&global),
             Some(Command::List(list)) => list.execute(&global),
             Some(Command::Delete(delete)) => delete.execute(&global),
+            None if !global.version => {
+                // A closed standard error is nobody's concern.
+                let _ = writeln!(std::io::stderr(), "{}", CommandLine::command().render_help());
+                Ok(ExitCode::FAILURE)
+            }
             None => {
-                println!("bulkhead {}\nspec: {OCI_VERSION}", env!("CARGO_PKG_VERSION"));
+                println!(
+                    "bulkhead version {}\nspec: {OCI_VERSION}",
+                    env!("CARGO_PKG_VERSION")
+                );
                 Ok(ExitCode::SUCCESS)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn run_takes_what_runc_takes() {
+        let line = CommandLine::try_parse_from([
+            "bulkhead",
+            "--root",
+            "/r",
+            "--log",
+            "/l",
+            "--log-format",
+            "json",
+            "--debug",
+            "run",
+            "--bundle",
+            "/b",
+            "id",
+        ])
+        .expect("valid");
+        assert_eq!(line.global.log_format, Format::Json);
+        assert!(matches!(line.command, Some(Command::Run(_))));
+    }
+
+    #[test]
+    fn an_unknown_command_is_told_apart() {
+        let error = CommandLine::try_parse_from(["bulkhead", "frobnicate"]).expect_err("unknown");
+        assert_eq!(error.kind(), ErrorKind::InvalidSubcommand);
     }
 }

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use rustix::termios::Winsize;
+use rustix::{fs::Mode, termios::Winsize};
 use tokio::{
     io::{AsyncReadExt, Interest, unix::AsyncFd},
     net::UnixStream,
@@ -97,6 +97,8 @@ impl Monitor {
         rustix::process::setsid()
             .map_err(io::Error::from)
             .in_stage(Stage::Prepare)?;
+        // What is made for the container is not to depend on the caller's mask.
+        rustix::process::umask(Mode::from_raw_mode(0o022));
         if let Some(keys) = &self.keys {
             rustix::stdio::dup2_stdin(keys)
                 .map_err(io::Error::from)

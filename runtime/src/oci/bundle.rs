@@ -40,7 +40,7 @@ pub enum BundleError {
         source: io::Error,
     },
     /// The folder has no `config.json`.
-    #[error("{}: No such file or directory; a bundle is a folder with a config.json, which `bulkhead spec` can write", file.display())]
+    #[error("{}: no such file; a bundle is a folder with a config.json, which `bulkhead spec` can write", file.display())]
     Missing {
         /// The file.
         file: PathBuf,

@@ -107,7 +107,7 @@ fn check_rootfs(root: &Root, bundle: &Path) -> Result<(), FieldError> {
     if !metadata.is_dir() {
         return Err(FieldError::new(
             "root.path",
-            format!("{} is not a directory", path.display()),
+            format!("{} is not a folder", path.display()),
         ));
     }
     Ok(())
@@ -140,5 +140,10 @@ fn bind_source(mount: &Mount, index: usize, bundle: &Path) -> Result<BindSource,
 }
 
 fn unusable(field: &str, path: &Path, error: &io::Error) -> FieldError {
-    FieldError::new(field, format!("{}: {error}", path.display()))
+    let reason = match error.kind() {
+        io::ErrorKind::NotFound => "does not exist".to_owned(),
+        io::ErrorKind::NotADirectory => "leads through a file that is not a folder".to_owned(),
+        _ => format!("cannot be used: {error}"),
+    };
+    FieldError::new(field, format!("{} {reason}", path.display()))
 }

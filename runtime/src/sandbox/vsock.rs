@@ -58,3 +58,68 @@ impl GuestSocket {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixListener;
+
+    use super::*;
+    use crate::sandbox::Id;
+
+    /// Connects to port 7 of a guest whose VMM reads the request and does `answer` to the connection.
+    async fn connect<F: Future<Output = ()>>(answer: impl FnOnce(UnixStream) -> F) -> io::Result<UnixStream> {
+        let root = tempfile::tempdir().expect("temporary folder");
+        // Longer than the address of a Unix socket can be.
+        let root = root.path().join("x".repeat(120));
+        let id: Id = "a".parse().expect("valid id");
+        let folder = StateFolder::create(&root, &id).expect("free");
+        let guest = GuestSocket::of(&folder).expect("a folder");
+        let listener = UnixListener::bind(&guest.path).expect("a socket");
+        let vmm = async {
+            let (mut stream, _) = listener.accept().await.expect("a client");
+            let mut request = [0; 10];
+            stream.read_exact(&mut request).await.expect("a request");
+            assert_eq!(&request, b"CONNECT 7\n");
+            answer(stream).await;
+        };
+        tokio::join!(guest.connect(7), vmm).0
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn the_stream_begins_after_the_answer() {
+        let mut stream = connect(async |mut stream| {
+            for part in [&b"O"[..], b"K 1073", b"741824\n"] {
+                stream.write_all(part).await.expect("a client");
+                tokio::task::yield_now().await;
+            }
+            tokio::spawn(async move {
+                let mut word = [0; 5];
+                stream.read_exact(&mut word).await.expect("a client");
+                stream.write_all(&word).await.expect("a client");
+            });
+        })
+        .await
+        .expect("accepted");
+        stream.write_all(b"hello").await.expect("connected");
+        let mut word = String::new();
+        stream.read_to_string(&mut word).await.expect("connected");
+        assert_eq!(word, "hello");
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_connection_that_is_closed_was_refused() {
+        let error = connect(async |stream| drop(stream)).await.expect_err("refused");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn another_answer_is_an_error() {
+        for answer in ["NO\n", "OK 12345678901234567890\n", "\n"] {
+            let result = connect(async |mut stream| {
+                stream.write_all(answer.as_bytes()).await.expect("a client");
+            })
+            .await;
+            result.expect_err(answer);
+        }
+    }
+}
