@@ -3,8 +3,8 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -176,8 +176,8 @@ struct VmmConfig<'a> {
 impl VmmConfig<'_> {
     /// Opens what the VMM needs; the last descriptor is its configuration.
     fn open(&self, console: OwnedFd, uplink: OwnedFd, run: usize) -> io::Result<Vec<OwnedFd>> {
-        let socket = format!("/run/vsock-{run}");
-        let listener = OwnedFd::from(UnixListener::bind(Path::new(&socket))?);
+        let name = SocketAddr::from_abstract_name(format!("vsock {run} {}", self.kernel))?;
+        let listener = OwnedFd::from(UnixListener::bind_addr(&name)?);
         let kvm = OwnedFd::from(File::options().read(true).write(true).open("/dev/kvm")?);
         let image = OwnedFd::from(File::open(self.kernel)?);
         let initramfs = self.initramfs.map(File::open).transpose()?.map(OwnedFd::from);
