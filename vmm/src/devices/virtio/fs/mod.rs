@@ -23,6 +23,9 @@
 //! So inode numbers of different file systems do not meet, and unmounting it in the guest gives back every descriptor
 //! that the device holds in it, without which the host could not let go of it.
 //!
+//! Linux does not carry two properties of the file system over to an announced mount: there, access control lists are
+//! refused (`EOPNOTSUPP`), and each write asks for the attribute `security.capability` first.
+//!
 //! # Caching
 //! Names and attributes are valid for a second, so that the host's changes are seen within one. The guest keeps the
 //! pages of a file from one opening to the next if the file has not changed in between, and writes through.
