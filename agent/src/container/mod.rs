@@ -21,7 +21,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use oci_spec::runtime::{LinuxIdMapping, LinuxResources, Process as ProcessSpec};
+use oci_spec::runtime::{LinuxIdMapping, LinuxResources};
 use rustix::{fs::Uid, process::Pid, thread::UnshareFlags};
 
 use crate::{
@@ -42,7 +42,7 @@ use devices::PlannedDevice;
 use mounts::PlannedMount;
 use namespaces::Namespaces;
 use seccomp::SeccompFilter;
-use spec::{ContainerSpec, SpecError};
+use spec::{ContainerSpec, Process as ProcessSpec, SpecError};
 
 /// Everything that a config.json asks for, checked and ready to be done.
 #[derive(Debug)]
@@ -87,7 +87,7 @@ impl Plan {
         let resources = linux.resources().as_ref().unwrap_or(&none);
         Ok(Self {
             namespaces,
-            mounts: PlannedMount::parse_all(container.spec.mounts().as_deref().unwrap_or_default())?,
+            mounts: PlannedMount::parse_all(&container.mounts)?,
             devices: PlannedDevice::parse_all(linux.devices().as_deref().unwrap_or_default())?,
             root_propagation: rootfs::parse_propagation(linux.rootfs_propagation().as_deref())?,
             limits: cgroup_values::settings(resources)?,
@@ -111,7 +111,7 @@ impl Plan {
 
 fn check_apparmor(process: &ProcessSpec, namespaces: Namespaces) -> Result<(), SpecError> {
     let Some(profile) = process
-        .apparmor_profile()
+        .apparmor_profile
         .as_deref()
         .filter(|profile| !profile.is_empty())
     else {
@@ -189,12 +189,12 @@ impl Container {
     ) -> Result<(Process, AgentEnd), AgentError> {
         let process = &plan.container.process;
         let terminal = stdio.is_terminal();
-        let (files, carrier) = stdio.open(plan.user(process.user().uid()))?;
+        let (files, carrier) = stdio.open(plan.user(process.user.uid()))?;
         let launched = launch(
             &Setup {
                 role: Role::First(plan),
                 process,
-                capabilities: process.capabilities().as_ref(),
+                capabilities: process.capabilities.as_ref(),
                 seccomp: plan.seccomp.as_ref(),
                 personality: plan.container.linux.personality().as_ref(),
                 processors: [None, None],
@@ -298,24 +298,18 @@ impl Container {
         reaper: &Reaper,
     ) -> Result<Process, AgentError> {
         check_apparmor(process, self.plan.namespaces)?;
-        let affinity = process.exec_cpu_affinity().as_ref();
+        let affinity = process.exec_cpu_affinity.as_ref();
         let processors = |list: Option<&String>, name: &str| {
             list.map(|list| scheduling::parse_processors(&format!("process.execCPUAffinity.{name}"), list))
                 .transpose()
         };
         let processors = [
-            processors(
-                affinity.and_then(|affinity| affinity.initial().as_ref()),
-                "initial",
-            )?,
-            processors(
-                affinity.and_then(|affinity| affinity.cpu_affinity_final().as_ref()),
-                "final",
-            )?,
+            processors(affinity.and_then(|affinity| affinity.initial.as_ref()), "initial")?,
+            processors(affinity.and_then(|affinity| affinity.r#final.as_ref()), "final")?,
         ];
-        let own = self.plan.container.process.capabilities();
+        let own = &self.plan.container.process.capabilities;
         let terminal = stdio.is_terminal();
-        let (files, carrier) = stdio.open(self.plan.user(process.user().uid()))?;
+        let (files, carrier) = stdio.open(self.plan.user(process.user.uid()))?;
         let launched = launch(
             &Setup {
                 role: Role::Further {
@@ -324,7 +318,7 @@ impl Container {
                     first_pid: self.first.pid,
                 },
                 process,
-                capabilities: process.capabilities().as_ref().or(own.as_ref()),
+                capabilities: process.capabilities.as_ref().or(own.as_ref()),
                 seccomp: self.plan.seccomp.as_ref(),
                 personality: self.plan.container.linux.personality().as_ref(),
                 processors,

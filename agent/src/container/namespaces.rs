@@ -84,11 +84,10 @@ impl Namespaces {
             }
         };
         needs(UnshareFlags::NEWNS, "root", "mount")?;
-        let set = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
-        if set(container.spec.hostname()) {
+        if container.hostname.is_some() {
             needs(UnshareFlags::NEWUTS, "hostname", "uts")?;
         }
-        if set(container.spec.domainname()) {
+        if container.domainname.is_some() {
             needs(UnshareFlags::NEWUTS, "domainname", "uts")?;
         }
         if container

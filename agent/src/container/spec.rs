@@ -1,9 +1,12 @@
 //! Reads a container's config.json and a process's description, and refuses what cannot be honoured.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, path::PathBuf};
 
-use oci_spec::runtime::{Linux, Process, Root, Spec};
+use oci_spec::runtime::{
+    Linux, LinuxCapabilities, LinuxIOPriority, Mount, PosixRlimit, Root, Scheduler, User,
+};
 use rustix::thread::CapabilitySet;
+use serde::Deserialize;
 use serde_json::Value;
 use thiserror::Error;
 
@@ -72,14 +75,59 @@ const PROCESS_NOT_HONOURED: &[(&str, Zero)] = &[("selinuxLabel", Zero::Set)];
 /// A config.json that has everything a container needs.
 #[derive(Debug)]
 pub struct ContainerSpec {
-    /// The whole, without the parts below.
-    pub spec: Spec,
     /// The root file system.
     pub root: Root,
+    /// What is mounted in it.
+    pub mounts: Vec<Mount>,
+    /// The host name, if it is to be set.
+    pub hostname: Option<String>,
+    /// The NIS domain name, if it is to be set.
+    pub domainname: Option<String>,
     /// The first process.
     pub process: Process,
     /// The Linux section.
     pub linux: Linux,
+}
+
+/// The process object. The type of oci-spec would do, but its `execCPUAffinity` is checked by regular expressions, whose
+/// engine would be a quarter of the agent.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs, reason = "they are the fields of the runtime specification")]
+pub struct Process {
+    #[serde(default)]
+    pub user: User,
+    pub args: Option<Vec<String>>,
+    pub env: Option<Vec<String>>,
+    pub cwd: PathBuf,
+    pub capabilities: Option<LinuxCapabilities>,
+    pub rlimits: Option<Vec<PosixRlimit>>,
+    pub no_new_privileges: Option<bool>,
+    pub apparmor_profile: Option<String>,
+    pub oom_score_adj: Option<i32>,
+    pub scheduler: Option<Scheduler>,
+    pub io_priority: Option<LinuxIOPriority>,
+    #[serde(rename = "execCPUAffinity")]
+    pub exec_cpu_affinity: Option<CpuAffinity>,
+}
+
+/// The processors of a further process: while it is set up, and from its program on.
+#[derive(Debug, Deserialize)]
+#[allow(missing_docs, reason = "they are the fields of the runtime specification")]
+pub struct CpuAffinity {
+    pub initial: Option<String>,
+    pub r#final: Option<String>,
+}
+
+/// A config.json as it is written.
+#[derive(Deserialize)]
+struct Document {
+    root: Option<Root>,
+    mounts: Option<Vec<Mount>>,
+    hostname: Option<String>,
+    domainname: Option<String>,
+    process: Option<Process>,
+    linux: Option<Linux>,
 }
 
 impl ContainerSpec {
@@ -99,27 +147,25 @@ impl ContainerSpec {
         if let Some(process) = value.get_mut("process") {
             prepare_process(process, "process.")?;
         }
-        let spec: Spec = serde_json::from_value(value)?;
+        let document: Document = serde_json::from_value(value)?;
         let missing = |field: &str| SpecError::invalid(field, "is missing");
-        let root = spec.root().clone().ok_or_else(|| missing("root"))?;
-        if !root.path().is_absolute() {
+        let container = Self {
+            root: document.root.ok_or_else(|| missing("root"))?,
+            mounts: document.mounts.unwrap_or_default(),
+            hostname: document.hostname.filter(|name| !name.is_empty()),
+            domainname: document.domainname.filter(|name| !name.is_empty()),
+            process: document.process.ok_or_else(|| missing("process"))?,
+            linux: document.linux.ok_or_else(|| missing("linux"))?,
+        };
+        if !container.root.path().is_absolute() {
             return Err(SpecError::invalid("root.path", "is not absolute"));
         }
-        let process = spec.process().clone().ok_or_else(|| missing("process"))?;
-        check_process(&process, "process.")?;
-        let linux = spec.linux().clone().ok_or_else(|| missing("linux"))?;
-        for (index, mount) in spec.mounts().iter().flatten().enumerate() {
-            check_text(
-                &format!("mounts[{index}].destination"),
-                &mount.destination().to_string_lossy(),
-            )?;
+        check_process(&container.process, "process.")?;
+        for (index, mount) in container.mounts.iter().enumerate() {
+            let field = format!("mounts[{index}].destination");
+            check_text(&field, &mount.destination().to_string_lossy())?;
         }
-        Ok(Self {
-            spec,
-            root,
-            process,
-            linux,
-        })
+        Ok(container)
     }
 }
 
@@ -159,24 +205,24 @@ fn prepare_process(process: &mut Value, prefix: &str) -> Result<(), SpecError> {
 
 fn check_process(process: &Process, prefix: &str) -> Result<(), SpecError> {
     let field = |name: &str| format!("{prefix}{name}");
-    let args = process.args().as_deref().unwrap_or_default();
+    let args = process.args.as_deref().unwrap_or_default();
     if args.first().is_none_or(String::is_empty) {
         return Err(SpecError::invalid(field("args"), "is empty"));
     }
     for arg in args {
         check_text(&field("args"), arg)?;
     }
-    for variable in process.env().iter().flatten() {
+    for variable in process.env.iter().flatten() {
         check_text(&field("env"), variable)?;
     }
-    if !process.cwd().is_absolute() {
+    if !process.cwd.is_absolute() {
         return Err(SpecError::invalid(
             field("cwd"),
-            format!("\"{}\" is not absolute", process.cwd().display()),
+            format!("\"{}\" is not absolute", process.cwd.display()),
         ));
     }
-    check_text(&field("cwd"), &process.cwd().to_string_lossy())?;
-    let user = process.user();
+    check_text(&field("cwd"), &process.cwd.to_string_lossy())?;
+    let user = &process.user;
     let ids = [("user.uid", user.uid()), ("user.gid", user.gid())];
     let groups = user
         .additional_gids()
@@ -187,7 +233,7 @@ fn check_process(process: &Process, prefix: &str) -> Result<(), SpecError> {
         check_id(&field(name), id)?;
     }
     let mut limits = HashSet::new();
-    for limit in process.rlimits().iter().flatten() {
+    for limit in process.rlimits.iter().flatten() {
         if !limits.insert(limit.typ() as u32) {
             return Err(SpecError::invalid(
                 field("rlimits"),

@@ -133,7 +133,7 @@ impl Launched {
         if let Role::First(plan) = &setup.role {
             namespaces::map_ids(self.pid, &plan.container.linux)?;
         }
-        if let Some(score) = setup.process.oom_score_adj() {
+        if let Some(score) = setup.process.oom_score_adj {
             let file = format!("/proc/{}/oom_score_adj", self.pid.as_raw_nonzero());
             fs::write(file, score.to_string()).step(|| "set process.oomScoreAdj")?;
         }

@@ -7,7 +7,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd},
 };
 
-use oci_spec::runtime::{LinuxCapabilities, Process};
+use oci_spec::runtime::LinuxCapabilities;
 use rustix::{
     fs::{Mode, OFlags, Uid, fchown},
     io::Errno,
@@ -30,6 +30,7 @@ use crate::{
         paths::{self, Kind},
         rootfs::Root,
         seccomp::SeccompFilter,
+        spec::Process,
         sysctl,
     },
     failure::{Failure, Step},
@@ -129,7 +130,7 @@ impl Setup<'_> {
         }
         self.restrict()?;
         let program = Program::find(
-            self.process.args().as_deref().unwrap_or_default(),
+            self.process.args.as_deref().unwrap_or_default(),
             &self.environment(),
         )?;
         if matches!(self.role, Role::First(_)) {
@@ -149,12 +150,12 @@ impl Setup<'_> {
         } else {
             self.prepare_attributes()?;
         }
-        let (spec, linux) = (&plan.container.spec, &plan.container.linux);
+        let (container, linux) = (&plan.container, &plan.container.linux);
         plan.namespaces.unshare_rest(linux)?;
-        if let Some(name) = spec.hostname().as_deref().filter(|name| !name.is_empty()) {
+        if let Some(name) = &container.hostname {
             sethostname(name.as_bytes()).step(|| "set hostname")?;
         }
-        if let Some(name) = spec.domainname().as_deref().filter(|name| !name.is_empty()) {
+        if let Some(name) = &container.domainname {
             setdomainname(name.as_bytes()).step(|| "set domainname")?;
         }
         if let Some(parameters) = linux.sysctl() {
@@ -162,7 +163,7 @@ impl Setup<'_> {
         }
         let root = Root::build(plan)?;
         // Like other runtimes; what cannot be made is found out by the change to it.
-        let _ = paths::open_or_create(root.as_fd(), self.process.cwd(), Kind::Folder);
+        let _ = paths::open_or_create(root.as_fd(), &self.process.cwd, Kind::Folder);
         let terminal = if self.terminal {
             Some(root.terminal()?)
         } else {
@@ -198,12 +199,12 @@ impl Setup<'_> {
 
     /// Writes the attributes that are files, while the guest's own `/proc` is there.
     fn prepare_attributes(&self) -> Result<(), Failure> {
-        if let Some(score) = self.process.oom_score_adj() {
+        if let Some(score) = self.process.oom_score_adj {
             fs::write("/proc/self/oom_score_adj", score.to_string()).step(|| "set process.oomScoreAdj")?;
         }
         if let Some(profile) = self
             .process
-            .apparmor_profile()
+            .apparmor_profile
             .as_deref()
             .filter(|profile| !profile.is_empty())
         {
@@ -221,7 +222,7 @@ impl Setup<'_> {
             unsafe { syscalls::duplicate_to(terminal.slave.as_raw_fd(), number, true) }.step(named)?;
         }
         ioctl_tiocsctty(&terminal.slave).step(named)?;
-        let owner = Uid::from_raw(self.process.user().uid());
+        let owner = Uid::from_raw(self.process.user.uid());
         match fchown(&terminal.slave, Some(owner), None) {
             // A bound devpts may be read-only, or another user namespace's.
             Ok(()) | Err(Errno::PERM | Errno::ROFS) => {}
@@ -234,10 +235,10 @@ impl Setup<'_> {
     /// Gives up, step by step, what the program is not to have.
     fn restrict(&self) -> Result<(), Failure> {
         let process = self.process;
-        if let Some(scheduler) = process.scheduler() {
+        if let Some(scheduler) = &process.scheduler {
             scheduling::set_scheduler(scheduler)?;
         }
-        if let Some(priority) = process.io_priority() {
+        if let Some(priority) = &process.io_priority {
             scheduling::set_io_priority(priority)?;
         }
         if let Some(personality) = self.personality {
@@ -246,10 +247,8 @@ impl Setup<'_> {
         if let Some(processors) = &self.processors[1] {
             scheduling::set_processors(processors)?;
         }
-        credentials::set_limits(process.rlimits().as_deref().unwrap_or_default())?;
-        umask(Mode::from_raw_mode(
-            process.user().umask().unwrap_or(DEFAULT_UMASK),
-        ));
+        credentials::set_limits(process.rlimits.as_deref().unwrap_or_default())?;
+        umask(Mode::from_raw_mode(process.user.umask().unwrap_or(DEFAULT_UMASK)));
         // Root may go where the user may not, and the user, with a file system of its own mind, where root may not.
         let moved = self.change_folder();
         if self.no_new_privileges() {
@@ -257,7 +256,7 @@ impl Setup<'_> {
         } else {
             self.filter_system_calls()?;
         }
-        credentials::become_user(process.user(), self.capabilities)?;
+        credentials::become_user(&process.user, self.capabilities)?;
         if moved.is_err() {
             self.change_folder()
         } else {
@@ -266,7 +265,7 @@ impl Setup<'_> {
     }
 
     fn change_folder(&self) -> Result<(), Failure> {
-        let cwd = self.process.cwd();
+        let cwd = &self.process.cwd;
         let result = chdir(cwd).and_then(|()| match getcwd(Vec::new())?.as_bytes().first() {
             Some(b'/') => Ok(()),
             // Outside of the root.
@@ -286,14 +285,14 @@ impl Setup<'_> {
     }
 
     fn environment(&self) -> Vec<String> {
-        let mut env = self.process.env().clone().unwrap_or_default();
+        let mut env = self.process.env.clone().unwrap_or_default();
         if variable(&env, "HOME").is_none_or(str::is_empty) {
-            env.push(format!("HOME={}", home::of_user(self.process.user().uid())));
+            env.push(format!("HOME={}", home::of_user(self.process.user.uid())));
         }
         env
     }
 
     fn no_new_privileges(&self) -> bool {
-        self.process.no_new_privileges() == Some(true)
+        self.process.no_new_privileges == Some(true)
     }
 }

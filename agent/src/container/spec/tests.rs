@@ -40,7 +40,7 @@ fn error(document: &Value) -> String {
 #[test]
 fn a_minimal_spec_is_read() {
     let spec = ContainerSpec::parse(&serde_json::to_vec(&minimal()).unwrap()).unwrap();
-    assert_eq!(spec.process.args().as_deref(), Some(&["true".to_owned()][..]));
+    assert_eq!(spec.process.args.as_deref(), Some(&["true".to_owned()][..]));
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn unknown_capabilities_are_left_out_and_others_kept() {
         json!(["CAP_FUTURE", "CAP_KILL"]),
     );
     let spec = ContainerSpec::parse(&serde_json::to_vec(&document).unwrap()).unwrap();
-    let sets = spec.process.capabilities().clone().unwrap();
+    let sets = spec.process.capabilities.clone().unwrap();
     assert_eq!(sets.bounding().as_ref().unwrap().len(), 1);
 }
 
