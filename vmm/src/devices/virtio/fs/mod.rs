@@ -1,7 +1,7 @@
 //! virtio-fs: the guest's view of a folder of the host (virtio 1.2, section 5.11).
 //!
 //! The device speaks FUSE. `fuse-backend-rs` reads the requests from guest memory and writes the replies;
-//! [`passthrough`] does what they ask for with the host's files; [`service`] stands between them and the queue, refuses
+//! `passthrough` does what they ask for with the host's files; `service` stands between them and the queue, refuses
 //! what cannot be a request, and answers the few operations that the crate does not know. One thread serves all queues.
 //!
 //! # What keeps the guest inside
