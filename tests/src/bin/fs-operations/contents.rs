@@ -305,7 +305,8 @@ impl Mapping {
 
     fn sync(&self) -> Result<(), Failure> {
         // SAFETY: the whole mapping.
-        Ok(unsafe { msync(self.0, Self::LENGTH, MsyncFlags::SYNC)? })
+        unsafe { msync(self.0, Self::LENGTH, MsyncFlags::SYNC)? };
+        Ok(())
     }
 }
 
