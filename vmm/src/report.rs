@@ -65,6 +65,10 @@ pub enum Stage {
     Run,
 }
 
+/// What a pipe takes without being read (pipe(7)): a report fits, so that the VMM ends even when its reader waits for
+/// that before it reads. The oldest lines of the console are left out for it.
+const PIPE_CAPACITY: usize = 64 << 10;
+
 /// Writes the report, once.
 #[derive(Clone)]
 pub struct Reporter(Arc<Inner>);
@@ -125,15 +129,23 @@ impl Reporter {
         let Some(mut pipe) = self.0.pipe.lock().unwrap_or_else(PoisonError::into_inner).take() else {
             return;
         };
-        let report = Report {
+        let mut report = Report {
             outcome,
             console: lines(&self.0.console),
         };
-        let mut json =
-            serde_json::to_vec(&report).expect("a report has no maps with keys that are not strings");
-        json.push(b'\n');
+        let mut json = to_json(&report);
+        while json.len() > PIPE_CAPACITY && !report.console.is_empty() {
+            report.console.drain(..report.console.len().div_ceil(2));
+            json = to_json(&report);
+        }
         let _ = pipe.write_all(&json);
     }
+}
+
+fn to_json(report: &Report) -> Vec<u8> {
+    let mut json = serde_json::to_vec(report).expect("a report has no maps with keys that are not strings");
+    json.push(b'\n');
+    json
 }
 
 #[cfg(test)]
@@ -163,6 +175,24 @@ mod tests {
                 console: vec!["last words".to_owned()]
             }
         );
+    }
+
+    #[test]
+    fn a_report_does_not_wait_for_its_reader() {
+        let (mut reader, writer) = pipe().unwrap();
+        let console = Console::default();
+        // Each of these becomes six bytes of JSON.
+        let line = [&[0x1b; 80][..], b"\n"].concat();
+        ConsoleWriter::new(console.clone(), None)
+            .write_all(&line.repeat(800))
+            .unwrap();
+        let reporter = Reporter::new(Some(writer.into()), console);
+        reporter.report(Outcome::TripleFault);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert!(text.len() <= PIPE_CAPACITY);
+        let report: Report = serde_json::from_str(&text).unwrap();
+        assert!(report.console.len() > 50, "the last lines stay");
     }
 
     #[test]
