@@ -138,9 +138,12 @@ fn what_fails_later_is_reported_with_its_stage() {
     assert!(message.contains("does not speak KVM's API"), "{message}");
 }
 
+/// What a case changes in a microVM.
+type Change = fn(&mut Launch);
+
 #[test]
 fn numbers_and_names_are_checked() {
-    let cases: [(fn(&mut Launch), &str); 8] = [
+    let cases: [(Change, &str); 8] = [
         (|launch| launch.vcpus = 0, "`vcpus` is 0; it must be 1 to 64"),
         (|launch| launch.vcpus = 65, "`vcpus` is 65"),
         (
@@ -158,7 +161,7 @@ fn numbers_and_names_are_checked() {
                     cid: 2,
                     listener: null(),
                     uplink: None,
-                })
+                });
             },
             "`vsock.cid` is 2",
         ),
