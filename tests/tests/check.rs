@@ -6,8 +6,20 @@ use bulkhead_tests::harness::Host;
 fn a_fit_machine_passes() {
     let host = Host::new();
     let report = host.bulkhead().arg("check").output().success();
-    for subject in ["CPU", "KVM", "kernel", "initramfs", "vhost", "cgroup"] {
-        assert!(report.contains(subject), "{subject} is not in:\n{report}");
+    for subject in [
+        "processor",
+        "KVM",
+        "kernel",
+        "initramfs",
+        "VMM",
+        "vhost",
+        "cgroup v2",
+    ] {
+        let passed = |line: &str| {
+            line.strip_prefix("OK ")
+                .is_some_and(|rest| rest.trim_start().starts_with(subject))
+        };
+        assert!(report.lines().any(passed), "no OK for {subject}:\n{report}");
     }
 }
 
@@ -38,7 +50,10 @@ fn a_kvm_that_cannot_run_stock_guests_fails() {
     let host = Host::new();
     let output = host.bulkhead().arg("check").output_with_poor_kvm().with_code(1);
     let report = output.stdout() + &output.stderr();
-    assert!(report.contains("stock guest"), "{report}");
+    assert!(
+        report.contains("FAIL KVM") && report.contains("cannot run"),
+        "{report}"
+    );
 }
 
 #[test]
@@ -46,7 +61,7 @@ fn the_version_is_told() {
     let host = Host::new();
     let version = host.bulkhead().arg("--version").output().success();
     assert!(
-        version.starts_with(concat!("bulkhead ", env!("CARGO_PKG_VERSION"))),
+        version.starts_with(concat!("bulkhead version ", env!("CARGO_PKG_VERSION"))),
         "{version}"
     );
 }

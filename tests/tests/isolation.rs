@@ -113,11 +113,11 @@ fn a_seccomp_rule_returns_its_errno_or_kills() {
 #[test]
 fn masked_and_read_only_paths_are_that() {
     let host = Host::new();
-    let script = "wc -c < /etc/secret; ls /secrets | wc -l; wc -c < /proc/kcore
+    let script = "wc -c < /etc/secret; ls /secrets | wc -l; wc -c < /proc/meminfo
         echo x > /proc/sys/kernel/shm_rmid_forced; echo x > /fixed/file; cat /fixed/file; touch /secrets/x";
     let bundle = host.bundle(|config| {
         config["process"]["args"] = json!(["sh", "-c", script]);
-        config["linux"]["maskedPaths"] = json!(["/etc/secret", "/secrets", "/proc/kcore", "/no/such/path"]);
+        config["linux"]["maskedPaths"] = json!(["/etc/secret", "/secrets", "/proc/meminfo", "/no/such/path"]);
         config["linux"]["readonlyPaths"] = json!(["/proc/sys", "/fixed", "/no/such/path"]);
     });
     let rootfs = bundle.rootfs();

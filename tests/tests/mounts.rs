@@ -60,12 +60,13 @@ fn bind_mounts_show_changes_both_ways_and_read_only_ones_refuse() {
     for folder in [&writable, &fixed] {
         fs::write(folder.join("file"), "first\n").unwrap();
     }
+    // The guest may take what it knows of a name for true for a second.
     let script = "
         cat /rw/file /ro/file /etc/single
         echo from the guest > /rw/guest
         touch /ro/new; echo x > /ro/file; rm /ro/file
-        echo ready; read x
-        cat /rw/file /ro/file /rw/new /ro/new; ls /rw; echo changed; read x
+        echo ready; read x; sleep 2
+        cat /rw/file /ro/file /rw/new /ro/new; ls /rw; echo changed; read x; sleep 2
         cat /rw/file /ro/file; ls /ro";
     let bundle = host.bundle(|config| {
         config["process"]["args"] = json!(["sh", "-c", script]);

@@ -38,6 +38,7 @@ pub fn make_initramfs(program: &Path, output: &Path) {
 }
 
 /// A program of this crate.
+#[must_use]
 pub fn program(name: &str) -> PathBuf {
     profile().join(name)
 }
