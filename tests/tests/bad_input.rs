@@ -350,6 +350,21 @@ fn a_truncated_initramfs() {
 }
 
 #[test]
+fn a_guest_whose_kernel_panics() {
+    let mut host = Host::new();
+    host.settings
+        .insert("kernel_parameters".into(), "rdinit=/no-such-init".into());
+    let output = host.run(&host.script("true")).output().with_code(1);
+    assert_eq!(output.stdout(), "", "{output:?}");
+    let stderr = output.stderr();
+    assert_names(
+        stderr.lines().next().unwrap_or_default(),
+        &["boot guest", "panic", "VFS"],
+    );
+    assert_names(&stderr, &["guest: ", "Kernel panic - not syncing: VFS"]);
+}
+
+#[test]
 fn memory_too_small_to_boot() {
     let mut host = Host::new();
     host.settings.insert("memory_mib".into(), 16.into());
