@@ -30,10 +30,10 @@ use super::{
 };
 use crate::{config::Config, readiness::watch};
 
-/// What the guest's kernel is always told: talk on the serial port, and little; reset at a panic, which ends the VMM.
+/// What the guest's kernel is always told: talk on the serial port, and little. How it resets is the VMM's to say.
 /// Then what makes our kernel lighter: no patching of lock prefixes if there is one CPU, no bounce buffers, which virtio
 /// does not use, no `/sys/kernel/slab`, which is two thirds of sysfs, and no interface `dummy0`, which a pod did not ask for.
-const COMMAND_LINE: &str = "console=ttyS0 quiet loglevel=4 panic=-1 reboot=t noreplace-smp swiotlb=noforce \
+const COMMAND_LINE: &str = "console=ttyS0 quiet loglevel=4 noreplace-smp swiotlb=noforce \
      initcall_blacklist=slab_late_init dummy.numdummies=0";
 
 /// The guest's vsock address. It is known inside its own VMM only, so every guest can have the same.
