@@ -35,7 +35,8 @@ enum Phase {
     Established,
 }
 
-/// The most receive buffers that are offered to one read.
+/// The fewest and the most receive buffers that are offered to one read.
+const MIN_BURST: usize = 1;
 const MAX_BURST: usize = 32;
 
 /// One connection.
@@ -60,8 +61,8 @@ pub struct Connection {
     ending: bool,
     /// The host's program has let go of the socket.
     hung_up: bool,
-    /// How many receive buffers the next read is offered. Grows while reads fill them, so that a short message costs
-    /// one buffer's work and a bulk transfer few system calls.
+    /// How many receive buffers the next read is offered: the more the last ones filled, so that a short message
+    /// costs little work and a bulk transfer few system calls.
     burst: usize,
     /// Whether the connection waits for its turn to send to the guest.
     pub queued: bool,
@@ -96,7 +97,7 @@ impl Connection {
             readable: false,
             ending: false,
             hung_up: false,
-            burst: 1,
+            burst: MIN_BURST,
             queued: false,
             watches_space: false,
         }
@@ -198,7 +199,7 @@ impl Connection {
                 bytes
             }
             Ok(Received::Last(bytes)) => {
-                self.burst = 1;
+                self.burst = (self.burst / 2).max(MIN_BURST);
                 self.readable = self.ending && bytes > 0;
                 bytes
             }

@@ -60,8 +60,9 @@ impl VsockHandler {
         self.rx.hush(&self.memory);
         let received_all = self.receive();
         let sent = self.streams.send(&mut self.rx, &self.memory);
-        let refusals_sent = !received_all && self.streams.accept_packets();
-        if refusals_sent || sent == Sent::More {
+        // With answers waiting for buffers, the driver's kick for those buffers is what goes on with the packets.
+        let more_to_receive = !received_all && self.streams.accept_packets();
+        if more_to_receive || sent == Sent::More {
             // The write fails only when the counter is about to overflow, and then the event is raised already.
             let _ = self.tx_kick.write(1);
         }

@@ -17,9 +17,10 @@
 //! # Bounds
 //!
 //! Bytes on their way to the guest are read from the socket straight into the guest's buffers. Bytes on their way to
-//! the host are written from the guest's memory; what the socket does not take is kept, at most
-//! 256 KiB per connection, which is what the guest is told it may send. Connections, sockets in the
-//! handshake and sockets that still have to take a closed connection's last bytes are together at most 4096.
+//! the host are written from the guest's memory; what the socket does not take is kept, at most 256 KiB per
+//! connection, which is what the guest is told it may send. Connections, sockets in the handshake and sockets that
+//! still have to take a closed connection's last bytes are together at most 4096. So a guest whose peers on the host
+//! do not read can make the VMM hold 1 GiB and no more; it is charged to the sandbox's control group.
 
 mod backlog;
 mod connection;

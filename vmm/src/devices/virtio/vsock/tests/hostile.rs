@@ -48,7 +48,7 @@ fn port() -> impl Strategy<Value = u32> {
     prop_oneof![8 => 0u32..4, 4 => (1u32 << 30)..(1 << 30) + 6, 1 => Just(u32::MAX), 1 => any::<u32>()]
 }
 
-fn header() -> impl Strategy<Value = Header> {
+pub fn header() -> impl Strategy<Value = Header> {
     let cid = |usual: u64| prop_oneof![30 => Just(usual), 1 => any::<u64>()];
     let op = prop_oneof![12 => 1u16..=7, 1 => any::<u16>()];
     let socket_type = prop_oneof![30 => Just(1u16), 1 => any::<u16>()];

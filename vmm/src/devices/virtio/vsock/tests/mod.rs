@@ -4,3 +4,4 @@ mod driver;
 mod hostile;
 mod model;
 mod protocol;
+mod soak;
