@@ -160,11 +160,26 @@ impl Sandbox {
 }
 
 fn check_id(id: &str) -> Result<(), AgentError> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_+-.".contains(&byte);
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_+-,.".contains(&byte);
     if id.is_empty() || id.len() > MAX_ID || !id.bytes().all(allowed) {
         return Err(AgentError::Request(format!(
-            "container id \"{id}\" is not 1 to {MAX_ID} letters, digits, \"_\", \"+\", \"-\" and \".\""
+            "container id \"{id}\" is not 1 to {MAX_ID} letters, digits and _ + - , ."
         )));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_id_of_the_runtime_is_an_id() {
+        for id in ["a", "...", "A_b+c-d,e.0", &"x".repeat(MAX_ID)] {
+            check_id(id).unwrap();
+        }
+        for id in ["", "a/b", "a b", "\u{e4}", &"x".repeat(MAX_ID + 1)] {
+            check_id(id).unwrap_err();
+        }
+    }
 }
