@@ -70,7 +70,11 @@ const CONTAINER_NOT_HONOURED: &[(&str, Zero)] = &[
 ];
 
 /// The fields of the process object that are known and not honoured.
-const PROCESS_NOT_HONOURED: &[(&str, Zero)] = &[("selinuxLabel", Zero::Set)];
+const PROCESS_NOT_HONOURED: &[(&str, Zero)] = &[
+    ("commandLine", Zero::Set),
+    ("selinuxLabel", Zero::Set),
+    ("user.username", Zero::Set),
+];
 
 /// A config.json that has everything a container needs.
 #[derive(Debug)]

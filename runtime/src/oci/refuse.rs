@@ -49,6 +49,18 @@ pub const UNSUPPORTED: &[Unsupported] = &[
         "linux.resources.network",
         "the net_cls and net_prio controllers are of cgroup v1; the guest has cgroup v2",
     ),
+    unsupported(
+        "process.commandLine",
+        "the guest is Linux, which takes process.args",
+    ),
+    unsupported(
+        "process.user.username",
+        "the guest is Linux, which takes process.user.uid",
+    ),
+    unsupported("freebsd", "the guest is Linux"),
+    unsupported("solaris", "the guest is Linux"),
+    unsupported("windows", "the guest is Linux"),
+    unsupported("zos", "the guest is Linux"),
 ];
 
 /// Refuses the first field of [`UNSUPPORTED`] that says something.

@@ -157,3 +157,93 @@ proptest! {
 fn malformed_json_is_told_apart() {
     assert!(matches!(ContainerSpec::parse(b"{"), Err(SpecError::Malformed(_))));
 }
+
+/// Every field of config.json that is honoured in the guest. What the host's side honours or refuses is its own: the
+/// version, hooks, annotations, the `vm` section, the terminal, linux.cgroupsPath.
+const HONOURED: &str = "
+    root.path root.readonly hostname domainname
+    mounts.*.destination mounts.*.type mounts.*.source mounts.*.options
+    process.user.uid process.user.gid process.user.umask process.user.additionalGids
+    process.args process.env process.cwd process.noNewPrivileges process.apparmorProfile process.oomScoreAdj
+    process.capabilities.bounding process.capabilities.effective process.capabilities.inheritable
+    process.capabilities.permitted process.capabilities.ambient
+    process.rlimits.*.type process.rlimits.*.soft process.rlimits.*.hard
+    process.scheduler.policy process.scheduler.nice process.scheduler.priority process.scheduler.flags
+    process.scheduler.runtime process.scheduler.deadline process.scheduler.period
+    process.ioPriority.class process.ioPriority.priority
+    process.execCPUAffinity.initial process.execCPUAffinity.final
+    linux.namespaces.*.type linux.namespaces.*.path
+    linux.uidMappings.*.containerID linux.uidMappings.*.hostID linux.uidMappings.*.size linux.gidMappings
+    linux.timeOffsets linux.sysctl linux.rootfsPropagation linux.maskedPaths linux.readonlyPaths
+    linux.personality.domain linux.personality.flags
+    linux.devices.*.path linux.devices.*.type linux.devices.*.major linux.devices.*.minor linux.devices.*.fileMode
+    linux.devices.*.uid linux.devices.*.gid
+    linux.resources.devices.*.allow linux.resources.devices.*.type linux.resources.devices.*.major
+    linux.resources.devices.*.minor linux.resources.devices.*.access
+    linux.resources.memory.limit linux.resources.memory.reservation linux.resources.memory.swap
+    linux.resources.memory.useHierarchy linux.resources.memory.checkBeforeUpdate
+    linux.resources.cpu.shares linux.resources.cpu.quota linux.resources.cpu.period linux.resources.cpu.burst
+    linux.resources.cpu.cpus linux.resources.cpu.mems linux.resources.cpu.idle
+    linux.resources.pids.limit linux.resources.unified
+    linux.resources.hugepageLimits.*.pageSize linux.resources.hugepageLimits.*.limit
+    linux.resources.blockIO.weight linux.resources.blockIO.weightDevice.*.weight
+    linux.resources.blockIO.throttleReadBpsDevice linux.resources.blockIO.throttleWriteBpsDevice
+    linux.resources.blockIO.throttleReadIOPSDevice linux.resources.blockIO.throttleWriteIOPSDevice
+    linux.seccomp.defaultAction linux.seccomp.defaultErrnoRet linux.seccomp.architectures linux.seccomp.flags
+    linux.seccomp.syscalls.*.names linux.seccomp.syscalls.*.action linux.seccomp.syscalls.*.errnoRet
+    linux.seccomp.syscalls.*.args
+";
+
+/// A document in which every list that [`HONOURED`] looks into has an item, and every section what it needs.
+fn with_every_section() -> Value {
+    let id = json!({"containerID": 0, "hostID": 0, "size": 1});
+    let mut document = minimal();
+    for (path, value) in [
+        ("mounts", json!([{"destination": "/a", "type": "tmpfs"}])),
+        (
+            "process.rlimits",
+            json!([{"type": "RLIMIT_CORE", "soft": 0, "hard": 0}]),
+        ),
+        ("process.scheduler", json!({"policy": "SCHED_OTHER"})),
+        (
+            "process.ioPriority",
+            json!({"class": "IOPRIO_CLASS_BE", "priority": 4}),
+        ),
+        ("linux.uidMappings", json!([id])),
+        ("linux.gidMappings", json!([id])),
+        ("linux.personality", json!({"domain": "LINUX"})),
+        (
+            "linux.devices",
+            json!([{"path": "/dev/a", "type": "c", "major": 1, "minor": 3}]),
+        ),
+        (
+            "linux.seccomp",
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["kexec_load"], "action": "SCMP_ACT_ERRNO"}]}),
+        ),
+        ("linux.resources.devices", json!([{"allow": false}])),
+        (
+            "linux.resources.hugepageLimits",
+            json!([{"pageSize": "2MB", "limit": 0}]),
+        ),
+        (
+            "linux.resources.blockIO.weightDevice",
+            json!([{"major": 8, "minor": 0}]),
+        ),
+    ] {
+        put(&mut document, path, value);
+    }
+    document
+}
+
+/// A field that is read is noticed when it is of no type that any field has; one that is dropped is not.
+#[test]
+fn every_field_that_is_honoured_is_read() {
+    let parse = |document: &Value| ContainerSpec::parse(&serde_json::to_vec(document).unwrap());
+    parse(&with_every_section()).unwrap();
+    for path in HONOURED.split_whitespace() {
+        let mut document = with_every_section();
+        put(&mut document, path, json!([{}, 7]));
+        let dropped = parse(&document).is_ok();
+        assert!(!dropped, "{path} is dropped");
+    }
+}
