@@ -280,8 +280,9 @@ impl StateFolder {
     /// What the file system said; the old record is then still there.
     pub fn save(&self, state: &State) -> Result<(), StateError> {
         let temporary = self.path.join(Self::STATE_NEW);
-        let text = serde_json::to_vec(state).expect("a state has only string keys");
-        let written = File::create(&temporary).and_then(|mut file| file.write_all(&text));
+        let written = serde_json::to_vec(state)
+            .map_err(io::Error::from)
+            .and_then(|text| File::create(&temporary)?.write_all(&text));
         written.map_err(StateError::io("write", &temporary))?;
         fs::rename(&temporary, self.path.join(Self::STATE)).map_err(StateError::io("rename", &temporary))
     }
@@ -334,6 +335,8 @@ fn remove(path: &Path, how: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), 
 
 #[cfg(test)]
 mod tests {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+
     use super::*;
 
     fn id(text: &str) -> Id {
@@ -381,6 +384,16 @@ mod tests {
             StateFolder::open(root.path(), &id("a")),
             Err(StateError::Missing(_))
         ));
+    }
+
+    #[test]
+    fn a_path_that_is_not_text_is_an_error() {
+        let root = tempfile::tempdir().expect("temporary folder");
+        let folder = StateFolder::create(root.path(), &id("a")).expect("free");
+        let mut state = state(id("a"));
+        state.bundle = OsStr::from_bytes(b"/bundle\xff").into();
+        let error = folder.save(&state).expect_err("no JSON").to_string();
+        assert!(error.contains("invalid UTF-8"), "{error}");
     }
 
     #[test]
