@@ -1,7 +1,8 @@
 //! Reading a bundle: a folder with a `config.json`.
 
 use std::{
-    fs, io,
+    fs::File,
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
@@ -12,6 +13,9 @@ use super::{
     spec::drop_nulls,
     validate::{resolve, validate},
 };
+
+/// The longest `config.json` in bytes: it travels to the guest in one message, which can have 4 MiB.
+const MAX_LENGTH: u64 = 3 << 20;
 
 /// A bundle whose configuration has been found good.
 #[derive(Debug, Clone)]
@@ -39,6 +43,12 @@ pub enum BundleError {
         /// Why.
         source: io::Error,
     },
+    /// The folder's path is not text, and the container's state, which is JSON, has to name it.
+    #[error("bundle {}: the path is not UTF-8; rename or move the folder", folder.display())]
+    NotText {
+        /// Free of symbolic links.
+        folder: PathBuf,
+    },
     /// The folder has no `config.json`.
     #[error("{}: no such file; a bundle is a folder with a config.json, which `bulkhead spec` can write", file.display())]
     Missing {
@@ -52,6 +62,12 @@ pub enum BundleError {
         file: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// The file is too long.
+    #[error("{}: longer than the {} MiB that a guest can be sent", file.display(), MAX_LENGTH >> 20)]
+    TooLong {
+        /// The file.
+        file: PathBuf,
     },
     /// The file is not JSON.
     #[error("{}: not valid JSON: {source}", file.display())]
@@ -81,14 +97,22 @@ impl Bundle {
             folder: folder.to_owned(),
             source,
         })?;
+        if folder.to_str().is_none() {
+            return Err(BundleError::NotText { folder });
+        }
         let file = folder.join("config.json");
-        let text = fs::read(&file).map_err(|source| match source.kind() {
+        let mut text = Vec::new();
+        let read = File::open(&file).and_then(|from| from.take(MAX_LENGTH + 1).read_to_end(&mut text));
+        let length = read.map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => BundleError::Missing { file: file.clone() },
             _ => BundleError::Unreadable {
                 file: file.clone(),
                 source,
             },
         })?;
+        if length as u64 > MAX_LENGTH {
+            return Err(BundleError::TooLong { file });
+        }
         let document = parse(&text).map_err(|source| BundleError::Syntax {
             file: file.clone(),
             source,

@@ -1,4 +1,9 @@
-use std::{fs, os::unix::net::UnixListener, path::Path};
+use std::{
+    ffi::OsStr,
+    fs,
+    os::unix::{ffi::OsStrExt, net::UnixListener},
+    path::Path,
+};
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -81,6 +86,31 @@ fn a_bundle_that_is_not_there_or_has_no_document_says_so() {
         error_of(folder.path()),
         "B/config.json: Is a directory (os error 21)"
     );
+}
+
+#[test]
+fn a_bundle_whose_path_is_not_text_says_so() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let bundle = folder.path().join(OsStr::from_bytes(b"caf\xe9"));
+    fs::create_dir_all(bundle.join("rootfs")).expect("folder");
+    write(&bundle, &good().to_string());
+    let error = Bundle::load(&bundle).expect_err("not text").to_string();
+    assert!(
+        error.ends_with("the path is not UTF-8; rename or move the folder"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_document_that_the_guest_cannot_be_sent_is_refused() {
+    let text = error(|document| document["annotations"] = json!({"a": "x".repeat(3 << 20)}));
+    assert_eq!(
+        text,
+        "B/config.json: longer than the 3 MiB that a guest can be sent"
+    );
+    let nested = bundle(|_| {});
+    write(nested.path(), &"[".repeat(3 << 20));
+    assert!(error_of(nested.path()).contains("recursion limit"));
 }
 
 #[test]
@@ -246,6 +276,26 @@ fn wrong_mounts_are_named() {
         error_of(folder.path()),
         "B/config.json: mounts[0].source: B/s is a socket, which cannot be reached from a virtual machine"
     );
+}
+
+#[test]
+fn what_is_behind_a_name_on_the_host_only_is_no_bind_source() {
+    let folder = bundle(|document| {
+        document["mounts"] = json!([
+            {"destination": "/masked", "type": "bind", "source": "/dev/null"},
+            {"destination": "/p", "type": "bind", "source": "p"},
+        ]);
+    });
+    let mode = rustix::fs::Mode::RWXU;
+    rustix::fs::mkfifoat(rustix::fs::CWD, folder.path().join("p"), mode).expect("a pipe");
+    assert_eq!(
+        error_of(folder.path()),
+        "B/config.json: mounts[1].source: B/p is a named pipe, which cannot be reached from a virtual machine"
+    );
+    let device = error(|document| {
+        document["mounts"] = json!([{"destination": "/p", "type": "bind", "source": "/dev/ptmx"}]);
+    });
+    assert!(device.contains("/dev/ptmx is a character device"), "{device}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::FileTypeExt,
+    os::unix::fs::{FileTypeExt, MetadataExt},
     path::{Component, Path, PathBuf},
 };
 
@@ -22,6 +22,17 @@ pub struct BindSource {
     /// Whether the guest may only read it.
     pub read_only: bool,
 }
+
+/// The devices with no hardware behind them, which are the same in the guest: null, zero, full, random, urandom, and the
+/// caller's terminal.
+const ALIKE_EVERYWHERE: [u64; 6] = [
+    libc::makedev(1, 3),
+    libc::makedev(1, 5),
+    libc::makedev(1, 7),
+    libc::makedev(1, 8),
+    libc::makedev(1, 9),
+    libc::makedev(5, 0),
+];
 
 /// Checks the fields that the host's side acts upon; answers with the root file system and the bind mounts.
 ///
@@ -123,9 +134,9 @@ fn bind_source(mount: &Mount, index: usize, bundle: &Path) -> Result<BindSource,
     }
     let path = resolve(bundle, &mount.source);
     let metadata = fs::metadata(&path).map_err(|e| unusable(&field, &path, &e))?;
-    if metadata.file_type().is_socket() {
+    if let Some(kind) = only_on_the_host(&metadata) {
         let problem = format!(
-            "{} is a socket, which cannot be reached from a virtual machine",
+            "{} is a {kind}, which cannot be reached from a virtual machine",
             path.display()
         );
         return Err(FieldError::new(field, problem));
@@ -137,6 +148,22 @@ fn bind_source(mount: &Mount, index: usize, bundle: &Path) -> Result<BindSource,
         read_only: mount.is_read_only(),
         path,
     })
+}
+
+/// What a file is, if the guest would find something else behind its name than the host has there.
+fn only_on_the_host(metadata: &fs::Metadata) -> Option<&'static str> {
+    let kind = metadata.file_type();
+    if kind.is_socket() {
+        Some("socket")
+    } else if kind.is_fifo() {
+        Some("named pipe")
+    } else if kind.is_block_device() {
+        Some("block device")
+    } else if kind.is_char_device() && !ALIKE_EVERYWHERE.contains(&metadata.rdev()) {
+        Some("character device")
+    } else {
+        None
+    }
 }
 
 fn unusable(field: &str, path: &Path, error: &io::Error) -> FieldError {
