@@ -8,20 +8,21 @@ pub mod server;
 
 use serde::{Deserialize, Serialize};
 
-/// What can be asked of a running VMM.
+/// What can be asked of a running VMM. Requests without fields have braces all the same: serde would let a unit variant
+/// have unknown fields.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
     /// Stop every virtual processor until [`Request::Resume`]. Pausing twice is no error.
-    Pause,
+    Pause {},
     /// Let the virtual processors run again. Resuming twice is no error.
-    Resume,
+    Resume {},
     /// End the VMM without asking the guest.
-    Stop,
+    Stop {},
     /// Counters since the start.
-    Metrics,
+    Metrics {},
     /// The last lines of the guest's console.
-    Console,
+    Console {},
     /// Put the image whose descriptor is attached into the reserved slot of that name.
     AttachBlock {
         /// The slot's [`crate::config::BlockConfig::id`].

@@ -40,7 +40,7 @@ pub fn open(kvm: OwnedFd) -> Result<Kvm, KvmError> {
     // SAFETY: the descriptor is open and nobody else owns it.
     let kvm = unsafe { Kvm::from_raw_fd(kvm.into_raw_fd()) };
     match kvm.get_api_version() {
-        version if version == KVM_API_VERSION as i32 => {}
+        version if u32::try_from(version) == Ok(KVM_API_VERSION) => {}
         version => return Err(KvmError::ApiVersion(version)),
     }
     match machine::REQUIRED

@@ -1,5 +1,12 @@
 //! The bulkhead VMM: one jailed process that runs one KVM microVM.
 
+#![warn(
+    clippy::cast_lossless,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss
+)]
+
 pub mod arch;
 pub mod config;
 pub mod console;

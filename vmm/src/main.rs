@@ -1,5 +1,12 @@
 //! The VMM's process: reads the configuration, runs the microVM, reports how it ended.
 
+#![warn(
+    clippy::cast_lossless,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss
+)]
+
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;

@@ -192,7 +192,7 @@ impl Vmm {
 
     /// The last lines of the guest's console; none if the VMM does not answer.
     pub async fn console(&self) -> Vec<String> {
-        match self.ask(&Request::Console).await {
+        match self.ask(&Request::Console {}).await {
             Ok(Response::Console { lines }) => lines,
             _ => Vec::new(),
         }

@@ -162,23 +162,23 @@ fn answer_lines(client: &mut Client, guest: &Guest) -> Result<(), Gone> {
 /// What a request is answered, or nothing when that is known later.
 fn answer(request: Request, client: &mut Client, guest: &Guest) -> Option<Response> {
     Some(match request {
-        Request::Pause => {
+        Request::Pause {} => {
             guest.vcpus.pause();
             if !guest.vcpus.gate().is_everyone_waiting() {
                 return None;
             }
             Response::Done
         }
-        Request::Resume => {
+        Request::Resume {} => {
             guest.vcpus.resume();
             Response::Done
         }
-        Request::Stop => {
+        Request::Stop {} => {
             guest.end.reach(Outcome::Stopped);
             Response::Done
         }
-        Request::Metrics => Response::Metrics(metrics(guest)),
-        Request::Console => Response::Console {
+        Request::Metrics {} => Response::Metrics(metrics(guest)),
+        Request::Console {} => Response::Console {
             lines: guest.console.lines(),
         },
         Request::AttachBlock { id, read_only } => {

@@ -31,15 +31,17 @@ impl Ports {
         data.fill(0xff);
         match port {
             SERIAL..=SERIAL_END => {
+                let register = register(port, SERIAL);
                 let mut serial = self.serial.lock().unwrap_or_else(PoisonError::into_inner);
                 for byte in data {
-                    *byte = serial.read((port - SERIAL) as u8);
+                    *byte = serial.read(register);
                 }
             }
             KEYBOARD | KEYBOARD_END => {
+                let register = register(port, KEYBOARD);
                 let mut keyboard = self.keyboard.lock().unwrap_or_else(PoisonError::into_inner);
                 for byte in data {
-                    *byte = keyboard.read((port - KEYBOARD) as u8);
+                    *byte = keyboard.read(register);
                 }
             }
             _ => {}
@@ -50,22 +52,29 @@ impl Ports {
     pub fn write(&self, port: u16, data: &[u8]) {
         match port {
             SERIAL..=SERIAL_END => {
+                let register = register(port, SERIAL);
                 let mut serial = self.serial.lock().unwrap_or_else(PoisonError::into_inner);
                 for byte in data {
                     // It fails when the input FIFO is full in loopback mode, or the interrupt's counter: the guest's
                     // own affair, and the byte is lost as on a real port.
-                    let _ = serial.write((port - SERIAL) as u8, *byte);
+                    let _ = serial.write(register, *byte);
                 }
             }
             KEYBOARD | KEYBOARD_END => {
+                let register = register(port, KEYBOARD);
                 let mut keyboard = self.keyboard.lock().unwrap_or_else(PoisonError::into_inner);
                 for byte in data {
-                    let Ok(()) = keyboard.write((port - KEYBOARD) as u8, *byte);
+                    let Ok(()) = keyboard.write(register, *byte);
                 }
             }
             _ => {}
         }
     }
+}
+
+/// The number of a device's register, counted from the device's first port.
+fn register(port: u16, first: u16) -> u8 {
+    u8::try_from(port - first).expect("a device has a handful of ports")
 }
 
 #[cfg(test)]

@@ -49,6 +49,8 @@ pub struct Child {
     directory: RawFd,
     /// The descriptors that become 0, 1, 2, …; and last the binary.
     sources: Vec<RawFd>,
+    /// How many sources there are: the first number that none of them is to have.
+    count: RawFd,
     /// Where they are kept out of each other's way.
     moved: Vec<RawFd>,
     failure: PipeReader,
@@ -64,6 +66,7 @@ impl Child {
         sources.push(binary.as_raw_fd());
         Ok(Child {
             directory: directory.as_raw_fd(),
+            count: RawFd::try_from(sources.len()).map_err(io::Error::other)?,
             moved: vec![-1; sources.len()],
             sources,
             failure,
@@ -142,8 +145,7 @@ impl Child {
                 return (Step::EnterDirectory, failure);
             }
             // First all out of the way, then each to its place: one may be in another's place.
-            let count = self.sources.len() as RawFd;
-            let out_of_the_way = |fd| libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, count);
+            let out_of_the_way = |fd| libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, self.count);
             match out_of_the_way(failure) {
                 -1 => return (Step::ArrangeDescriptors, failure),
                 moved => failure = moved,
@@ -165,7 +167,7 @@ impl Child {
             // What else this process had open closes as it is replaced. Before Linux 5.11 that is left to each one's flag.
             libc::syscall(
                 libc::SYS_close_range,
-                count - 1,
+                self.count - 1,
                 libc::c_uint::MAX,
                 libc::CLOSE_RANGE_CLOEXEC,
             );

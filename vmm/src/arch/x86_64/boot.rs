@@ -128,11 +128,11 @@ fn write_start_info(memory: &GuestMemory, initramfs: Option<Initramfs>) -> Resul
     let info = hvm_start_info {
         magic: MAGIC,
         version: 1,
-        nr_modules: initramfs.iter().count() as u32,
+        nr_modules: initramfs.is_some().into(),
         modlist_paddr: layout::PVH_MODULES.raw_value(),
         cmdline_paddr: layout::COMMAND_LINE.raw_value(),
         memmap_paddr: layout::PVH_MEMORY_MAP.raw_value(),
-        memmap_entries: map.len() as u32,
+        memmap_entries: u32::try_from(map.len()).expect("RAM is in two pieces at most"),
         ..Default::default()
     };
     memory.write_obj(info, layout::PVH_START_INFO)
@@ -151,11 +151,10 @@ fn write_zero_page(
     page.hdr.header = HEADER_MAGIC;
     page.hdr.type_of_loader = LOADER_WITHOUT_AN_ID;
     page.hdr.kernel_alignment = 0x100_0000;
-    page.hdr.cmd_line_ptr = layout::COMMAND_LINE.raw_value() as u32;
-    page.hdr.cmdline_size = command_line.len() as u32;
+    page.hdr.cmd_line_ptr = u32::try_from(layout::COMMAND_LINE.raw_value()).expect("it is below 1 MiB");
+    page.hdr.cmdline_size = u32::try_from(command_line.len()).expect("its length has been checked");
     if let Some(Initramfs { start, size }) = initramfs {
-        // The initramfs is below the gap.
-        page.hdr.ramdisk_image = start.raw_value() as u32;
+        page.hdr.ramdisk_image = u32::try_from(start.raw_value()).expect("the initramfs is below the gap");
         page.hdr.ramdisk_size = size;
     }
     for (slot, Ram { start, size }) in page.e820_table.iter_mut().zip(memory_map(memory)) {

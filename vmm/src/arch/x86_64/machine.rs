@@ -16,7 +16,7 @@ pub fn create(kvm: &Kvm) -> Result<VmFd, KvmError> {
     let vm = kvm.create_vm().map_err(KvmError::call("KVM_CREATE_VM"))?;
     vm.set_identity_map_address(layout::IDENTITY_MAP)
         .map_err(KvmError::call("KVM_SET_IDENTITY_MAP_ADDR"))?;
-    vm.set_tss_address(layout::TSS as usize)
+    vm.set_tss_address(usize::try_from(layout::TSS).expect("addresses have 64 bits here"))
         .map_err(KvmError::call("KVM_SET_TSS_ADDR"))?;
     disable_performance_counters(&vm);
     vm.create_irq_chip()

@@ -32,7 +32,7 @@ pub fn set(vcpu: &VcpuFd, entry: EntryPoint) -> Result<(), KvmError> {
     (special.ds, special.es, special.fs, special.gs, special.ss) = (data, data, data, data, data);
     special.tr = segment(TASK_STATE);
     special.gdt.base = layout::GDT.raw_value();
-    special.gdt.limit = (DESCRIPTORS * size_of::<u64>() - 1) as u16;
+    special.gdt.limit = u16::try_from(DESCRIPTORS * size_of::<u64>() - 1).expect("a handful of descriptors");
     special.idt.base = 0;
     special.idt.limit = 0;
 

@@ -128,7 +128,9 @@ fn requests_are_answered_in_their_order() {
     assert_eq!(client.response(), Some(Response::Console { lines }));
     client.send(b"ume\"}\n");
     assert_eq!(client.response(), Some(Response::Done));
-    assert!(matches!(client.ask(&Request::Metrics), Response::Metrics(map) if map.contains_key("uptime_us")));
+    assert!(
+        matches!(client.ask(&Request::Metrics {}), Response::Metrics(map) if map.contains_key("uptime_us"))
+    );
 }
 
 #[test]
@@ -140,12 +142,18 @@ fn what_is_not_a_request_is_an_error_and_no_more() {
         b"{}\n",
         b"\xff\xfe\n",
         b"{\"request\":\"explode\"}\n",
+        b"{\"request\":\"pause\",\"x\":1}\n",
+        b"{\"request\":\"resume\",\"x\":1}\n",
+        b"{\"request\":\"stop\",\"x\":1}\n",
+        b"{\"request\":\"metrics\",\"x\":1}\n",
+        b"{\"request\":\"console\",\"x\":1}\n",
+        b"{\"request\":\"attach_block\",\"id\":\"disk\",\"read_only\":true,\"x\":1}\n",
         b"[[[[[[[[\n",
     ] {
         client.send(bad);
         assert!(message(client.response()).starts_with("not a request: "));
     }
-    assert_eq!(client.ask(&Request::Pause), Response::Done);
+    assert_eq!(client.ask(&Request::Pause {}), Response::Done);
 }
 
 #[test]
@@ -170,7 +178,7 @@ fn an_image_comes_with_its_request() {
     image.as_file().set_len(1 << 20).unwrap();
     assert!(message(Some(client.ask(&attach()))).contains("no descriptor"));
     // A descriptor that came with another request does not stay for the next.
-    assert_eq!(client.ask_with(&Request::Resume, &image), Response::Done);
+    assert_eq!(client.ask_with(&Request::Resume {}, &image), Response::Done);
     assert!(message(Some(client.ask(&attach()))).contains("no descriptor"));
     let elsewhere = Request::AttachBlock {
         id: "disc".to_owned(),
@@ -184,7 +192,7 @@ fn an_image_comes_with_its_request() {
 #[test]
 fn stop_ends_the_guest() {
     let server = start();
-    assert_eq!(server.connect().ask(&Request::Stop), Response::Done);
+    assert_eq!(server.connect().ask(&Request::Stop {}), Response::Done);
     assert_eq!(server.end.outcome(), Some(&Outcome::Stopped));
 }
 
@@ -197,7 +205,7 @@ fn clients_come_and_go() {
     }
     let mut here: Vec<_> = (0..MOST_CLIENTS).map(|_| server.connect()).collect();
     for client in &mut here {
-        assert_eq!(client.ask(&Request::Resume), Response::Done);
+        assert_eq!(client.ask(&Request::Resume {}), Response::Done);
     }
     // One too many is served when another leaves.
     let mut waiting = server.connect();

@@ -60,8 +60,18 @@ pub fn serve_raw(service: &mut impl Service, memory: &GuestMemory, descriptors: 
 }
 
 fn descriptor(address: GuestAddress, length: u32, writable: bool) -> RawDescriptor {
-    let flags = if writable { VRING_DESC_F_WRITE as u16 } else { 0 };
-    Descriptor::new(address.raw_value(), length, flags | VRING_DESC_F_NEXT as u16, 0).into()
+    let flags = if writable { flag(VRING_DESC_F_WRITE) } else { 0 };
+    Descriptor::new(address.raw_value(), length, flags | flag(VRING_DESC_F_NEXT), 0).into()
+}
+
+/// A descriptor's flag, as descriptors have it.
+fn flag(flag: u32) -> u16 {
+    u16::try_from(flag).expect("flags have 16 bits")
+}
+
+/// The lower half of an address whose upper half is zero.
+fn low(address: GuestAddress) -> u32 {
+    u32::try_from(address.raw_value()).expect("the memory is small")
 }
 
 fn lay_out(memory: &GuestMemory, input: &[&[u8]], output: &[usize]) -> Vec<RawDescriptor> {
@@ -158,16 +168,16 @@ impl MockDriver {
     pub fn submit(&self, queue: usize, input: &[&[u8]], output: &[usize]) -> Vec<RawDescriptor> {
         let descriptors = lay_out(&self.memory, input, output);
         let (queue, kick) = &self.queues[queue];
-        let last = descriptors.len() - 1;
-        for (index, raw) in descriptors.iter().enumerate() {
+        let last = u16::try_from(descriptors.len() - 1).expect("a short chain");
+        for (index, raw) in (0..).zip(&descriptors) {
             let raw = Descriptor::from(*raw);
             let flags = if index == last {
-                raw.flags() & !(VRING_DESC_F_NEXT as u16)
+                raw.flags() & !flag(VRING_DESC_F_NEXT)
             } else {
                 raw.flags()
             };
-            let linked = Descriptor::new(raw.addr().raw_value(), raw.len(), flags, index as u16 + 1);
-            let at = queue.descriptors.unchecked_add(16 * index as u64);
+            let linked = Descriptor::new(raw.addr().raw_value(), raw.len(), flags, index + 1);
+            let at = queue.descriptors.unchecked_add(16 * u64::from(index));
             self.memory
                 .write_obj(RawDescriptor::from(linked), at)
                 .expect("the descriptors");
@@ -215,9 +225,9 @@ impl MockDriver {
 impl MockQueue {
     fn for_the_device(&self) -> Queue {
         let mut queue = Queue::new(QUEUE_SIZE).expect("a queue");
-        queue.set_desc_table_address(Some(self.descriptors.raw_value() as u32), None);
-        queue.set_avail_ring_address(Some(self.available.raw_value() as u32), None);
-        queue.set_used_ring_address(Some(self.used.raw_value() as u32), None);
+        queue.set_desc_table_address(Some(low(self.descriptors)), None);
+        queue.set_avail_ring_address(Some(low(self.available)), None);
+        queue.set_used_ring_address(Some(low(self.used)), None);
         queue.set_ready(true);
         queue
     }

@@ -102,7 +102,9 @@ fn fill(memory: &GuestMemory, address: vm_memory::GuestAddress, length: u32) -> 
     // SAFETY: the pointer and the length are those of `random`.
     let got = unsafe { libc::getrandom(random.as_mut_ptr().cast(), random.len(), 0) };
     match usize::try_from(got).ok().and_then(|got| random.get(..got)) {
-        Some(random) if memory.write_slice(random, address).is_ok() => random.len() as u32,
+        Some(random) if memory.write_slice(random, address).is_ok() => {
+            u32::try_from(random.len()).expect("at most what was asked for")
+        }
         _ => 0,
     }
 }

@@ -1,9 +1,8 @@
 //! What a request asks for, from its header and the lengths of its buffers: pure, and all of it hostile.
 
 use virtio_bindings::virtio_blk::{
-    VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH,
-    VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_WRITE_ZEROES,
-    VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
+    VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
+    VIRTIO_BLK_T_WRITE_ZEROES, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
 };
 use vm_memory::{ByteValued, Le32, Le64};
 
@@ -50,16 +49,16 @@ pub struct RawRange {
 // SAFETY: three integers without padding; any bytes are a valid value.
 unsafe impl ByteValued for RawRange {}
 
-/// How a request ended: the byte that the driver reads.
+/// How a request ended: the byte that the driver reads (virtio 1.2, section 5.2.6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Status {
     /// Done.
-    Ok = VIRTIO_BLK_S_OK as u8,
+    Ok = 0,
     /// Failed, or not allowed.
-    IoError = VIRTIO_BLK_S_IOERR as u8,
+    IoError = 1,
     /// The device does not know such a request.
-    Unsupported = VIRTIO_BLK_S_UNSUPP as u8,
+    Unsupported = 2,
 }
 
 /// A part of the image, in bytes, that lies wholly inside it.

@@ -20,12 +20,14 @@ const DISCARD: u32 = 11;
 const WRITE_ZEROES: u32 = 13;
 
 const SECTORS: u64 = 64;
+const SECTOR_LEN: usize = 512;
 
 /// An image whose every byte is its sector's number plus one.
 fn image() -> NamedTempFile {
     let mut file = NamedTempFile::new().unwrap();
     for sector in 0..SECTORS {
-        file.write_all(&[sector as u8 + 1; SECTOR as usize]).unwrap();
+        file.write_all(&vec![u8::try_from(sector + 1).unwrap(); SECTOR_LEN])
+            .unwrap();
     }
     file
 }
@@ -61,7 +63,7 @@ fn status(served: &Served) -> u8 {
 }
 
 fn sector_of(file: &NamedTempFile, sector: u64) -> Vec<u8> {
-    let mut bytes = vec![0; SECTOR as usize];
+    let mut bytes = vec![0; SECTOR_LEN];
     file.as_file().read_exact_at(&mut bytes, sector * SECTOR).unwrap();
     bytes
 }

@@ -115,7 +115,7 @@ impl Bench {
             self.write(register::VIRTIO_MMIO_DRIVER_FEATURES_SEL, page);
             self.write(
                 register::VIRTIO_MMIO_DRIVER_FEATURES,
-                (features >> (32 * page)) as u32,
+                ((features >> (32 * page)) & 0xffff_ffff) as u32,
             );
         }
     }

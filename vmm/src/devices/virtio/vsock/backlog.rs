@@ -95,7 +95,7 @@ mod tests {
             let mut backlog = Backlog::default();
             let mut model = VecDeque::new();
             for (seed, (len, skip, taken)) in steps.into_iter().enumerate() {
-                let mut bytes: Vec<u8> = (seed..seed + len).map(|byte| byte as u8).collect();
+                let mut bytes: Vec<u8> = (seed..seed + len).map(|byte| u8::try_from(byte & 0xff).unwrap()).collect();
                 let half = bytes.len() / 2;
                 let added: Vec<u8> = bytes.iter().copied().skip(skip).collect();
                 let (front, back) = bytes.split_at_mut(half);

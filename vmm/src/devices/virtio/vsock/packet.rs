@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn fields_are_where_the_specification_has_them() {
-        let bytes: [u8; HEADER_LEN] = std::array::from_fn(|i| i as u8);
+        let bytes: [u8; HEADER_LEN] = std::array::from_fn(|i| u8::try_from(i).unwrap());
         let header = Header::from_bytes(&bytes);
         assert_eq!(header.src_cid, 0x0706_0504_0302_0100);
         assert_eq!(header.dst_cid, 0x0f0e_0d0c_0b0a_0908);

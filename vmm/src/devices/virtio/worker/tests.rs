@@ -17,7 +17,7 @@ impl Service for Reverse {
             .unwrap();
         bytes.reverse();
         buffers::output(memory, chain).unwrap().write_all(&bytes).unwrap();
-        bytes.len() as u32
+        u32::try_from(bytes.len()).unwrap()
     }
 }
 

@@ -135,7 +135,7 @@ impl Client {
             parent,
             name,
             CreateIn {
-                flags: flags as u32,
+                flags: flags.cast_unsigned(),
                 mode,
                 umask: 0o022,
                 fuse_flags: 0,
@@ -153,7 +153,7 @@ impl Client {
             Opcode::Open,
             inode,
             &[OpenIn {
-                flags: flags as u32,
+                flags: flags.cast_unsigned(),
                 fuse_flags: 0,
             }
             .as_slice()],
@@ -178,7 +178,7 @@ impl Client {
         let body = WriteIn {
             fh,
             offset,
-            size: data.len() as u32,
+            size: u32::try_from(data.len()).unwrap(),
             ..WriteIn::default()
         };
         self.ask(Opcode::Write, inode, &[body.as_slice(), data])

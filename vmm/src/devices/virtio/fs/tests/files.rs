@@ -125,8 +125,8 @@ fn appends_whatever_the_offset() {
         let write = |client: &mut Client, data: &[u8], flags: i32| {
             let body = WriteIn {
                 fh: open.fh,
-                size: data.len() as u32,
-                flags: flags as u32,
+                size: u32::try_from(data.len()).unwrap(),
+                flags: flags.cast_unsigned(),
                 ..WriteIn::default()
             };
             client
@@ -353,7 +353,7 @@ fn makes_holes_and_finds_them() {
             let body = LseekIn {
                 fh: open.fh,
                 offset,
-                whence: whence as u32,
+                whence: whence.cast_unsigned(),
                 padding: 0,
             };
             client
@@ -439,7 +439,7 @@ fn knows_the_time_of_birth() {
         assert_eq!(statx.times[3].seconds, metadata.mtime());
         if let Ok(birth) = metadata.created() {
             let seconds = birth.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-            assert_eq!(statx.times[1].seconds, seconds as i64);
+            assert_eq!(statx.times[1].seconds, i64::try_from(seconds).unwrap());
         }
     });
 }

@@ -111,7 +111,7 @@ fn lists_many_entries_with_their_attributes() {
             .iter()
             .flat_map(|number| [number.to_ne_bytes(), 1u64.to_ne_bytes()].concat())
             .collect();
-        let count = [(numbers.len() as u32).to_ne_bytes(), [0; 4]].concat();
+        let count = [u32::try_from(numbers.len()).unwrap().to_ne_bytes(), [0; 4]].concat();
         let header = client.header(Opcode::BatchForget as u32, 0, 8 + body.len());
         let request: [&[u8]; 3] = [header.as_slice(), &count, &body];
         assert_eq!(

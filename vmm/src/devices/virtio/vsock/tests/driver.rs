@@ -24,6 +24,11 @@ use crate::memory::GuestMemory;
 
 pub const GUEST_CID: u64 = 42;
 
+/// A length, as packets and descriptors have it.
+pub fn len32(len: usize) -> u32 {
+    u32::try_from(len).unwrap()
+}
+
 const WRITE: u16 = 2;
 const NEXT: u16 = 1;
 
@@ -88,7 +93,7 @@ impl Ring {
     /// Makes a chain out of pieces and adds it.
     pub fn add(&mut self, head: u16, pieces: &[(u64, u32)], flags: u16) {
         for (index, &(address, len)) in (head..).zip(pieces) {
-            let last = index + 1 == head + pieces.len() as u16;
+            let last = u32::from(index - head) + 1 == len32(pieces.len());
             let next = if last { (0, 0) } else { (NEXT, index + 1) };
             self.describe(index, address, len, flags | next.0, next.1);
         }
@@ -153,7 +158,7 @@ impl Framing {
     pub const ALL: [Framing; 4] = [Framing::One, Framing::Two, Framing::Fragments, Framing::Odd];
 
     fn pieces(self, start: u64, len: u32) -> Vec<(u64, u32)> {
-        let header = HEADER_LEN as u32;
+        let header = len32(HEADER_LEN);
         let rest = len - header;
         let cuts = match self {
             Framing::One => vec![len],
@@ -289,7 +294,7 @@ impl Guest {
         self.last_tx = Some(slot);
         let start = TX_BUFFERS + u64::from(slot) * TX_SLOT;
         let header = Header {
-            len: payload.len() as u32,
+            len: len32(payload.len()),
             ..header
         };
         self.memory
@@ -298,7 +303,7 @@ impl Guest {
         self.memory
             .write_slice(payload, GuestAddress(start + HEADER_LEN as u64))
             .unwrap();
-        let pieces = self.tx_framing.pieces(start, (HEADER_LEN + payload.len()) as u32);
+        let pieces = self.tx_framing.pieces(start, len32(HEADER_LEN + payload.len()));
         self.tx.add(slot * DESCRIPTORS_PER_SLOT, &pieces, 0);
     }
 

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use proptest::prelude::*;
 use vm_memory::{Bytes, GuestAddress};
 
-use super::driver::{Framing, Guest, RX_SLOTS, from_guest};
+use super::driver::{Framing, Guest, RX_SLOTS, from_guest, len32};
 use crate::devices::virtio::vsock::packet::{HEADER_LEN, Header, Op, Ports};
 
 /// What a guest or a program on the host does next.
@@ -266,14 +266,14 @@ fn buffers_that_are_none_are_returned_empty() {
     let returned: Vec<_> = std::iter::from_fn(|| guest.rx.returned()).collect();
     assert_eq!(
         returned,
-        [(0, 0), (slot, 0), (2 * slot, 0), (3 * slot, HEADER_LEN as u32)]
+        [(0, 0), (slot, 0), (2 * slot, 0), (3 * slot, len32(HEADER_LEN))]
     );
 }
 
 #[test]
 fn a_buffer_without_room_for_bytes_takes_a_header() {
     let mut guest = Guest::new();
-    (guest.rx_framing, guest.rx_buffer) = (Framing::One, HEADER_LEN as u32);
+    (guest.rx_framing, guest.rx_buffer) = (Framing::One, len32(HEADER_LEN));
     guest.provide(4);
     guest.send(from_guest(Ports { host: 1, guest: 1 }, Op::Request), &[]);
     guest.handler.on_sockets();
@@ -285,7 +285,7 @@ fn a_buffer_without_room_for_bytes_takes_a_header() {
         .map(|(_, written)| written)
         .collect();
     assert_eq!(returned, [0, 0, 0]);
-    guest.rx_buffer = HEADER_LEN as u32 + 1;
+    guest.rx_buffer = len32(HEADER_LEN) + 1;
     guest.provide(1);
     assert_eq!(guest.look()[0].1, b"x");
 }
@@ -301,7 +301,7 @@ fn a_chain_that_loops_ends() {
             GuestAddress(0x40_0000),
         )
         .unwrap();
-    guest.tx.describe(0, 0x40_0000, HEADER_LEN as u32, 1, 1);
+    guest.tx.describe(0, 0x40_0000, len32(HEADER_LEN), 1, 1);
     guest.tx.describe(1, 0x40_0100, 1, 1, 1);
     guest.tx.add_head(0);
     let packets = guest.look();

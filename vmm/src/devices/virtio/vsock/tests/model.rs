@@ -7,12 +7,13 @@ use std::os::unix::net::UnixStream;
 
 use proptest::prelude::*;
 
-use super::driver::{Framing, Guest, from_guest};
+use super::driver::{Framing, Guest, from_guest, len32};
 use crate::devices::virtio::vsock::packet::{Directions, Header, MAX_PAYLOAD, Op, Ports};
 
 /// The byte at a place in a stream: a pattern that shows loss, repetition and exchange of bytes.
 fn byte(stream: u32, place: usize) -> u8 {
-    (place.wrapping_mul(31) ^ (place >> 8).wrapping_mul(7) ^ (stream as usize * 101)) as u8
+    let mixed = place.wrapping_mul(31) ^ (place >> 8).wrapping_mul(7) ^ (stream as usize * 101);
+    u8::try_from(mixed & 0xff).unwrap()
 }
 
 /// One direction of a stream.
@@ -81,7 +82,7 @@ impl Stream {
     }
 
     fn credit(&self) -> usize {
-        let under_way = (self.to_host.written as u32).wrapping_sub(self.peer_fwd_cnt);
+        let under_way = len32(self.to_host.written).wrapping_sub(self.peer_fwd_cnt);
         self.peer_buf_alloc.saturating_sub(under_way) as usize
     }
 
@@ -131,7 +132,7 @@ impl Stream {
         }
         let rest = self.unread.split_off(len.min(self.unread.len()));
         let bytes = std::mem::replace(&mut self.unread, rest);
-        self.fwd_cnt = self.fwd_cnt.wrapping_add(bytes.len() as u32);
+        self.fwd_cnt = self.fwd_cnt.wrapping_add(len32(bytes.len()));
         self.to_guest.take(self.number, &bytes);
         if !bytes.is_empty() && !self.reset {
             guest.send(self.header(Op::CreditUpdate), &[]);
@@ -223,7 +224,7 @@ impl World {
         (guest.rx_framing, guest.tx_framing, guest.rx_buffer) = (rx_framing, tx_framing, rx_buffer);
         guest.provide(1);
         let mut streams = Vec::new();
-        for number in 0..STREAMS as u32 {
+        for number in (0..).take(STREAMS) {
             let (ports, socket, answer) = if number % 2 == 0 {
                 let ports = Ports {
                     host: 1,

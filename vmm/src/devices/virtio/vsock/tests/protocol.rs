@@ -501,7 +501,7 @@ fn the_limit_of_streams_is_a_refusal() {
     nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, limit, limit).unwrap();
     let mut guest = Guest::ready();
     let mut sockets = Vec::new();
-    for port in 0..MAX_STREAMS as u32 {
+    for port in (0..).take(MAX_STREAMS) {
         let packets = guest.exchange(from_guest(Ports { host: 1, guest: port }, Op::Request), &[]);
         assert_eq!(ops(&packets), [(Op::Response, 0)], "{port}");
         sockets.push(guest.uplinked().unwrap().1);
