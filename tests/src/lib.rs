@@ -4,6 +4,7 @@ pub mod bench;
 pub mod harness;
 pub mod l1;
 pub mod pattern;
+pub mod pvh;
 pub mod runner;
 pub mod session;
 pub mod testbed;

@@ -2,15 +2,18 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::process::ExitCode;
 use std::ptr;
 use std::{env, hint};
 
 use bulkhead_tests::pattern;
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, VsockAddr, accept, bind, connect, listen, socket,
+};
 use nix::unistd::{ForkResult, fork, pause};
 
-const USAGE: &str = "workload burst BYTES | hog MIB | fork COUNT | crash";
+const USAGE: &str = "workload burst BYTES | hog MIB | fork COUNT | crash | vsock COUNT";
 
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
@@ -21,6 +24,7 @@ fn main() -> ExitCode {
         ["hog", mib] => hog(number(mib)),
         ["fork", count] => fork_up_to(number(count)),
         ["crash"] => crash(),
+        ["vsock", count] => echo_over_vsock(number(count)),
         _ => Err(io::Error::other(USAGE)),
     };
     match result {
@@ -73,5 +77,43 @@ fn crash() -> io::Result<()> {
     let nowhere = hint::black_box(ptr::without_provenance_mut::<u8>(8));
     // SAFETY: there is nothing safe about it; the fault is the purpose, and the page at 0 is never mapped.
     unsafe { ptr::write_volatile(nowhere, 1) };
+    Ok(())
+}
+
+/// Opens so many streams to the host's port 7000, takes as many on its own, and sends back on each what came on it, once
+/// the host has ended its side of every one.
+fn echo_over_vsock(count: usize) -> io::Result<()> {
+    const PORT: u32 = 7000;
+    let new = || {
+        socket(
+            AddressFamily::Vsock,
+            SockType::Stream,
+            SockFlag::SOCK_CLOEXEC,
+            None,
+        )
+    };
+    let listener = new()?;
+    bind(listener.as_raw_fd(), &VsockAddr::new(libc::VMADDR_CID_ANY, PORT))?;
+    listen(&listener, Backlog::MAXCONN)?;
+    let mut streams: Vec<File> = Vec::new();
+    for _ in 0..count {
+        let stream = new()?;
+        connect(stream.as_raw_fd(), &VsockAddr::new(libc::VMADDR_CID_HOST, PORT))?;
+        streams.push(stream.into());
+    }
+    for _ in 0..count {
+        let stream = accept(listener.as_raw_fd())?;
+        // SAFETY: accept has just made it.
+        streams.push(unsafe { OwnedFd::from_raw_fd(stream) }.into());
+    }
+    let mut messages = Vec::new();
+    for stream in &mut streams {
+        let mut message = Vec::new();
+        stream.read_to_end(&mut message)?;
+        messages.push(message);
+    }
+    for (stream, message) in streams.iter_mut().zip(messages) {
+        stream.write_all(&message)?;
+    }
     Ok(())
 }

@@ -10,6 +10,7 @@ pub fn bulkhead() -> PathBuf {
 }
 
 /// The VMM, beside `bulkhead`.
+#[must_use]
 pub fn vmm() -> PathBuf {
     bulkhead().with_file_name("bulkhead-vmm")
 }

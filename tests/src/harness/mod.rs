@@ -12,7 +12,7 @@ mod leaks;
 mod poor_kvm;
 pub mod processes;
 
-pub use artifacts::{kernel, program};
+pub use artifacts::{initramfs, kernel, program, vmm};
 pub use bulkhead::{Invocation, Output, Running};
 pub use bundle::{Bundle, default_config};
 pub use host::Host;

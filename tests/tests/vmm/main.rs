@@ -1,0 +1,227 @@
+//! The VMM by itself, without the runtime: its requests, its ends, its devices.
+
+mod microvm;
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+use std::time::Duration;
+
+use bulkhead_agent_protocol::messages::{DescribeRequest, ShutdownRequest, Storage};
+use bulkhead_agent_protocol::{SHARED_FOLDER, SHARED_TAG, STREAM_PORT};
+use bulkhead_tests::harness::{Host, default_config};
+use bulkhead_tests::pvh;
+use bulkhead_vmm::control::{Request, Response};
+use bulkhead_vmm::launch::Block;
+use bulkhead_vmm::report::Outcome;
+use microvm::MicroVm;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+use ttrpc::context::Context;
+
+/// How long a paused guest is given to answer, which it must not. One that runs answers in a few milliseconds.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// The counters of the guest's processors.
+fn processors(vm: &mut MicroVm) -> Value {
+    match vm.ask(&Request::Metrics {}) {
+        Response::Metrics(mut metrics) => {
+            assert!(metrics["uptime_us"].as_u64() > Some(0), "{metrics:?}");
+            metrics.remove("vcpus").unwrap()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn spec(root: &str, args: &[&str]) -> Value {
+    let mut spec = default_config();
+    spec["root"]["path"] = root.into();
+    spec["process"]["args"] = json!(args);
+    spec
+}
+
+#[tokio::test]
+async fn a_paused_guest_does_nothing_until_it_is_resumed() {
+    let host = Host::new();
+    let mut vm = MicroVm::start(&host, &host.directory("root"), |_| {});
+    let agent = vm.agent();
+    let (context, request) = (Context::default, DescribeRequest::default());
+    let described = agent.0.describe(context(), &request).await.unwrap();
+    assert!(!described.kernel_release.is_empty());
+
+    assert_eq!(vm.ask(&Request::Pause {}), Response::Done);
+    let before = processors(&mut vm);
+    assert!(before[0]["mmio_exits"].as_u64() > Some(0), "{before}");
+    let mut answer = std::pin::pin!(agent.0.describe(context(), &request));
+    assert!(timeout(PATIENCE, &mut answer).await.is_err(), "it answers");
+    assert_eq!(processors(&mut vm), before, "it runs");
+
+    assert_eq!(vm.ask(&Request::Resume {}), Response::Done);
+    assert_eq!(answer.await.unwrap(), described);
+
+    // A guest that is paused can be stopped as well.
+    assert_eq!(vm.ask(&Request::Pause {}), Response::Done);
+    assert_eq!(vm.ask(&Request::Stop {}), Response::Done);
+    let (report, status) = vm.end();
+    assert_eq!((report.outcome, status), (Outcome::Stopped, 0));
+}
+
+#[tokio::test]
+async fn what_the_guest_prints_is_kept_and_passed_on() {
+    let host = Host::new();
+    let (output, console) = io::pipe().unwrap();
+    let mut vm = MicroVm::start(&host, &host.directory("root"), |launch| {
+        launch.console = Some(console.into());
+    });
+    let _agent = vm.agent();
+    // The agent complains of a stream that has no name.
+    vm.connect(STREAM_PORT).write_all(b"\n").unwrap();
+    let is_complaint = |line: &str| line.contains("a stream without a name");
+    let mut lines = BufReader::new(output).lines().map(Result::unwrap);
+    assert!(lines.any(|line| is_complaint(&line)));
+    match vm.ask(&Request::Console {}) {
+        Response::Console { lines } => assert!(lines.iter().any(|line| is_complaint(line)), "{lines:?}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(vm.ask(&Request::Stop {}), Response::Done);
+    let (report, status) = vm.end();
+    assert_eq!((report.outcome, status), (Outcome::Stopped, 0));
+    assert!(
+        report.console.iter().any(|line| is_complaint(line)),
+        "{:?}",
+        report.console
+    );
+}
+
+#[tokio::test]
+async fn an_image_attached_to_a_running_guest_can_be_read_and_written() {
+    let host = Host::new();
+    let bundle = host.bundle(|_| {});
+    let image = host.folder().join("image");
+    let made = Command::new("mkfs.ext4")
+        .args(["-q", "-F", "-O", "^has_journal", "-d"])
+        .arg(bundle.rootfs())
+        .arg(&image)
+        .arg("16M")
+        .status();
+    assert!(made.unwrap().success());
+
+    let mut vm = MicroVm::start(&host, &host.directory("root"), |launch| {
+        launch.blocks = ["system", "spare"]
+            .map(|id| Block {
+                id: id.to_owned(),
+                image: None,
+                read_only: false,
+            })
+            .into();
+    });
+    let agent = vm.agent();
+    let attach = Request::AttachBlock {
+        id: "system".to_owned(),
+        read_only: false,
+    };
+    let file = File::options().read(true).write(true).open(&image).unwrap();
+    assert_eq!(vm.ask_with_file(&attach, &file), Response::Done);
+
+    let root = "/run/bulkhead/system";
+    let storage = Storage {
+        source: "system".to_owned(),
+        fstype: "ext4".to_owned(),
+        target: root.to_owned(),
+        ..Storage::default()
+    };
+    let script = "echo written > /tmp/new; sha256sum /bin/busybox";
+    let mut stdout = vm
+        .run(&agent, "c", &spec(root, &["sh", "-c", script]), storage)
+        .await;
+    let mut text = String::new();
+    stdout.read_to_string(&mut text).unwrap();
+    let end = agent.wait("c").await;
+    assert_eq!((end.exit_code, end.signal), (0, 0), "{text}");
+    let expected = Command::new("sha256sum")
+        .arg("/bin/busybox")
+        .output()
+        .unwrap()
+        .stdout;
+    assert_eq!(text.as_bytes(), expected);
+
+    // The agent writes everything back before it switches the guest off.
+    let shutdown = ShutdownRequest::default();
+    agent.0.shutdown(Context::default(), &shutdown).await.unwrap();
+    let (report, status) = vm.end();
+    assert_eq!((report.outcome, status), (Outcome::PowerOff, 0));
+    let found = Command::new("debugfs")
+        .args(["-R", "cat /tmp/new"])
+        .arg(&image)
+        .output();
+    assert_eq!(found.unwrap().stdout, b"written\n");
+}
+
+#[test]
+fn a_triple_fault_is_reported_as_one() {
+    let host = Host::new();
+    let kernel = host.file("faulty", pvh::elf(&faulty_guest()));
+    let vm = MicroVm::start(&host, &host.directory("root"), |launch| {
+        launch.kernel = File::open(kernel).unwrap().into();
+        launch.initramfs = None;
+    });
+    let (report, status) = vm.end();
+    assert_eq!((report.outcome, status), (Outcome::TripleFault, 1));
+}
+
+/// `mov eax, table; lidt [eax]; ud2`, and behind it a table of limit 0: the same in 32-bit and 64-bit mode.
+fn faulty_guest() -> Vec<u8> {
+    const LENGTH: u32 = 10;
+    let mut code = vec![0xb8];
+    code.extend((pvh::ADDRESS + LENGTH).to_le_bytes());
+    code.extend([0x0f, 0x01, 0x18, 0x0f, 0x0b]);
+    code.extend([0; 10]);
+    code
+}
+
+#[tokio::test]
+async fn hundreds_of_streams_in_each_direction_at_once() {
+    const STREAMS: usize = 300;
+    let host = Host::new();
+    let bundle = host.bundle(|_| {}).with_program("workload");
+    let mut vm = MicroVm::start(&host, bundle.folder(), |launch| {
+        launch.filesystem = Some(SHARED_TAG.to_owned());
+    });
+    let agent = vm.agent();
+    let shared = Storage {
+        source: SHARED_TAG.to_owned(),
+        fstype: "virtiofs".to_owned(),
+        target: SHARED_FOLDER.to_owned(),
+        ..Storage::default()
+    };
+    let root = format!("{SHARED_FOLDER}/rootfs");
+    let args = ["workload", "vsock", &STREAMS.to_string()];
+    let _stdout = vm.run(&agent, "c", &spec(&root, &args), shared).await;
+
+    // It dials, then accepts, and sends back what it got on each stream once all have ended.
+    let mut streams = Vec::new();
+    for _ in 0..STREAMS {
+        let (port, stream) = vm.accept();
+        assert_eq!(port, 7000);
+        streams.push(stream);
+    }
+    streams.extend((0..STREAMS).map(|_| vm.connect(7000)));
+    let message = |number: usize| format!("this is stream {number}, ").repeat(200);
+    for (number, stream) in streams.iter_mut().enumerate() {
+        stream.write_all(message(number).as_bytes()).unwrap();
+    }
+    streams
+        .iter()
+        .for_each(|stream: &UnixStream| stream.shutdown(Shutdown::Write).unwrap());
+    for (number, mut stream) in streams.into_iter().enumerate() {
+        let mut echo = String::new();
+        stream.read_to_string(&mut echo).unwrap();
+        assert!(echo == message(number), "stream {number}: {} bytes", echo.len());
+    }
+    let end = agent.wait("c").await;
+    assert_eq!((end.exit_code, end.signal), (0, 0));
+    assert_eq!(vm.ask(&Request::Stop {}), Response::Done);
+    assert_eq!(vm.end().0.outcome, Outcome::Stopped);
+}
