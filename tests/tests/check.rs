@@ -6,7 +6,15 @@ use bulkhead_tests::harness::Host;
 fn a_fit_machine_passes() {
     let host = Host::new();
     let report = host.bulkhead().arg("check").output().success();
-    for subject in ["CPU", "KVM", "kernel", "initramfs", "VMM", "vhost", "cgroup v2"] {
+    for subject in [
+        "processor",
+        "KVM",
+        "kernel",
+        "initramfs",
+        "VMM",
+        "vhost",
+        "cgroup v2",
+    ] {
         let passed = |line: &str| {
             line.strip_prefix("OK ")
                 .is_some_and(|rest| rest.trim_start().starts_with(subject))
@@ -53,7 +61,7 @@ fn the_version_is_told() {
     let host = Host::new();
     let version = host.bulkhead().arg("--version").output().success();
     assert!(
-        version.starts_with(concat!("bulkhead ", env!("CARGO_PKG_VERSION"))),
+        version.starts_with(concat!("bulkhead version ", env!("CARGO_PKG_VERSION"))),
         "{version}"
     );
 }
