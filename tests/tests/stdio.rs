@@ -1,10 +1,14 @@
 //! Nothing is lost between a pipe on the host and the workload.
 
-use std::io::{self, BufReader, PipeReader, Read};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, PipeReader, Read};
 use std::thread;
 
 use bulkhead_tests::harness::{Bundle, Host, Running};
 use bulkhead_tests::pattern::{self, Checker};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -61,6 +65,41 @@ fn a_burst_right_before_the_exit_arrives_whole_in_runs_1_to_10() {
 #[test]
 fn a_burst_right_before_the_exit_arrives_whole_in_runs_11_to_20() {
     burst_ten_times();
+}
+
+#[test]
+fn output_that_finds_no_room_is_an_error() {
+    let host = Host::new();
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let running = host.run(&host.script("echo lost")).spawn_with_stdout(full);
+    let output = running.wait().with_code(1);
+    let text = "run container: stdout: No space left on device (os error 28); output was lost";
+    assert!(output.stderr().contains(text), "{}", output.stderr());
+}
+
+/// The program has ended by then, and its exit status alone would say that all is well.
+#[test]
+fn output_that_a_dying_vmm_takes_with_it_is_an_error() {
+    let host = Host::new();
+    let bundle = host.script("head -c 700000 /dev/zero");
+    let log = host.folder().join("log");
+    mkfifo(&log, Mode::S_IRWXU).unwrap();
+    let (mut reader, writer) = io::pipe().unwrap();
+    let running = host
+        .bulkhead()
+        .args(["--debug", "--log"])
+        .arg(&log)
+        .args(["run", "--bundle"])
+        .arg(bundle.folder())
+        .arg(host.new_id())
+        .spawn_with_stdout(writer);
+    let mut log = BufReader::new(File::open(&log).unwrap()).lines();
+    assert!(log.any(|line| line.unwrap().contains("program ended")));
+    kill(running.vmm(), Signal::SIGKILL).unwrap();
+    let received = io::copy(&mut reader, &mut io::sink()).unwrap();
+    assert!(received < 700_000, "all of it was on the host already");
+    let stderr = running.wait().with_code(1).stderr();
+    assert!(stderr.contains("the VMM was killed by signal 9"), "{stderr}");
 }
 
 #[test]

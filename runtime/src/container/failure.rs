@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::streams::OutputError;
 use crate::sandbox::{StartError, StateError, StorageError};
 
 /// The stages of a container's life on the host.
@@ -59,6 +60,9 @@ pub enum Cause {
     /// The microVM or its agent.
     #[error(transparent)]
     Sandbox(#[from] StartError),
+    /// What the workload wrote.
+    #[error(transparent)]
+    Output(#[from] OutputError),
     /// The operating system.
     #[error(transparent)]
     System(#[from] std::io::Error),

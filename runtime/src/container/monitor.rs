@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use bulkhead_agent_protocol::messages::WaitResponse;
 use rustix::{fs::Mode, termios::Winsize};
 use tokio::{
     io::{AsyncReadExt, Interest, unix::AsyncFd},
@@ -238,14 +239,32 @@ impl Monitor {
         copying: Copying,
         signals: &Signals,
     ) -> Result<i32, Failure> {
+        let end = self.wait(&mut sandbox, signals).await?;
+        tracing::debug!(exit_code = end.exit_code, signal = end.signal, "program ended");
+        tokio::select! {
+            biased;
+            drained = self.drain(&mut sandbox, copying) => drained?,
+            // The workload has gone; who interrupts now means the copying.
+            _ = signals.interruption() => {}
+        }
+        let status = if end.signal == 0 {
+            end.exit_code
+        } else {
+            end.signal.saturating_add(128)
+        };
+        Ok(i32::try_from(status).unwrap_or(i32::MAX) & 0xff)
+    }
+
+    /// Waits for the program's end, and passes signals on to it meanwhile.
+    async fn wait(&self, sandbox: &mut Sandbox, signals: &Signals) -> Result<WaitResponse, Failure> {
         let agent = sandbox.agent().clone();
         let id = self.folder.id().as_str();
         let end = sandbox.attempt(agent.wait(id));
         tokio::pin!(end);
-        let end = loop {
+        loop {
             tokio::select! {
                 biased;
-                end = &mut end => break end.in_stage(Stage::RunContainer)?,
+                end = &mut end => return end.in_stage(Stage::RunContainer),
                 signal = signals.next() => {
                     let signal = signal.in_stage(Stage::RunContainer)?;
                     let passed = match (signal, &self.terminal) {
@@ -261,20 +280,16 @@ impl Monitor {
                     }
                 }
             }
-        };
-        tracing::debug!(exit_code = end.exit_code, signal = end.signal, "program ended");
-        tokio::select! {
-            biased;
-            () = copying.drained() => {}
-            // The workload has gone; who interrupts now means the copying.
-            _ = signals.interruption() => {}
         }
-        let status = if end.signal == 0 {
-            end.exit_code
-        } else {
-            end.signal.saturating_add(128)
-        };
-        Ok(i32::try_from(status).unwrap_or(i32::MAX) & 0xff)
+    }
+
+    /// Waits until the last byte of output has been passed on.
+    async fn drain(&self, sandbox: &mut Sandbox, copying: Copying) -> Result<(), Failure> {
+        copying.drained().await.in_stage(Stage::RunContainer)?;
+        // A stream ends with its guest, too, and is then not whole. A guest that still answers has sent it all.
+        let agent = sandbox.agent().clone();
+        let answer = sandbox.attempt(agent.wait(self.folder.id().as_str())).await;
+        answer.in_stage(Stage::RunContainer).map(drop)
     }
 
     /// Removes what the caller's process would have removed, had it not been killed.

@@ -26,7 +26,15 @@ pub struct Streams {
 
 /// Streams that are being copied.
 pub struct Copying {
-    outputs: Vec<JoinHandle<()>>,
+    outputs: Vec<JoinHandle<Result<(), OutputError>>>,
+}
+
+/// Output that the workload has written and the caller has not got.
+#[derive(Debug, thiserror::Error)]
+#[error("{stream}: {source}; output was lost")]
+pub struct OutputError {
+    stream: &'static str,
+    source: io::Error,
 }
 
 /// What a stream is called: unique in the sandbox, as each stand-in on the host has another pid.
@@ -94,11 +102,11 @@ impl Streams {
         let mut outputs = Vec::new();
         if let Some(connection) = self.stdout {
             let to = Endpoint::of(rustix::stdio::stdout(), Direction::Output)?;
-            outputs.push(tokio::spawn(copy_out(connection, to)));
+            outputs.push(tokio::spawn(copy_out("stdout", connection, to)));
         }
         if let Some(connection) = self.stderr {
             let to = Endpoint::of(rustix::stdio::stderr(), Direction::Output)?;
-            outputs.push(tokio::spawn(copy_out(connection, to)));
+            outputs.push(tokio::spawn(copy_out("stderr", connection, to)));
         }
         Ok(Copying { outputs })
     }
@@ -106,12 +114,18 @@ impl Streams {
 
 impl Copying {
     /// Waits until the last byte of output has been written, or nobody is there to take it.
-    pub async fn drained(self) {
+    ///
+    /// # Errors
+    /// The first stream that could not be written, when all have ended.
+    pub async fn drained(self) -> Result<(), OutputError> {
+        let mut result = Ok(());
         for output in self.outputs {
-            if let Err(error) = output.await {
-                tracing::debug!(%error, "output");
+            match output.await {
+                Ok(ended) => result = result.and(ended),
+                Err(error) => tracing::debug!(%error, "output"),
             }
         }
+        result
     }
 }
 
@@ -135,19 +149,57 @@ async fn copy_in(from: Endpoint, mut to: UnixStream) {
     let _ = to.shutdown().await;
 }
 
-/// Copies from the guest until its end of file. When nobody takes the output, the connection is closed, so that the
-/// workload finds a broken pipe as it would without us.
-async fn copy_out(mut from: UnixStream, to: Endpoint) {
+/// Copies from the guest until its end of file. When the output cannot be written, the connection is closed, so that the
+/// workload finds a broken pipe as it would without us. That nobody reads any more is no error.
+async fn copy_out(stream: &'static str, mut from: UnixStream, to: Endpoint) -> Result<(), OutputError> {
+    let failed = |source| OutputError { stream, source };
     let mut buffer = vec![0; CHUNK];
     loop {
-        let result = match from.read(&mut buffer).await {
-            Ok(0) => return,
-            Ok(n) => to.write_all(buffer.get(..n).unwrap_or_default()).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = result {
-            tracing::debug!(%error, "output");
-            return;
+        let n = from.read(&mut buffer).await.map_err(failed)?;
+        if n == 0 {
+            return Ok(());
         }
+        match to.write_all(buffer.get(..n).unwrap_or_default()).await {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+                ) =>
+            {
+                return Ok(());
+            }
+            written => written.map_err(failed)?,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs::File, os::fd::AsFd};
+
+    use super::*;
+
+    async fn copied_to(output: impl AsFd) -> Result<(), OutputError> {
+        let (mut guest, connection) = UnixStream::pair().expect("descriptors");
+        guest.write_all(b"last words").await.expect("a reader");
+        drop(guest);
+        let to = Endpoint::of(output.as_fd(), Direction::Output).expect("an endpoint");
+        copy_out("stdout", connection, to).await
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn output_that_finds_no_room_is_an_error() {
+        let full = File::options().write(true).open("/dev/full").expect("a device");
+        assert_eq!(
+            copied_to(full).await.expect_err("no room").to_string(),
+            "stdout: No space left on device (os error 28); output was lost"
+        );
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn output_that_nobody_reads_is_no_error() {
+        let (reader, writer) = io::pipe().expect("descriptors");
+        drop(reader);
+        copied_to(writer).await.expect("as without us");
     }
 }
