@@ -47,7 +47,8 @@ impl Run {
         let terminal = wants_terminal.then(Terminal::of_stdin).transpose()?;
         let cgroup = Cgroup::place(&cgroup_mount_point()?, &id, &bundle.spec.linux.cgroups_path);
 
-        // From here on there is something to remove.
+        // From here on there is something to remove, which a signal is not to keep from happening.
+        let signals = signals::take().map_err(io("take signals"))?;
         let folder = StateFolder::create(&global.root, &id)?;
         let cgroup_handle = match cgroup.create() {
             Ok(handle) => handle,
@@ -62,6 +63,7 @@ impl Run {
             terminal,
             folder: folder.clone(),
             cgroup: cgroup.clone(),
+            signals,
         }
         .carry_out(cgroup_handle);
         clean_up(&folder, &cgroup);
@@ -79,12 +81,12 @@ struct Prepared {
     terminal: Option<Terminal>,
     folder: StateFolder,
     cgroup: Cgroup,
+    signals: OwnedFd,
 }
 
 impl Prepared {
     /// Has a monitor run the container, and waits for its end.
     fn carry_out(self, cgroup_handle: OwnedFd) -> Result<Ended, Error> {
-        let signals = signals::take().map_err(io("take signals"))?;
         let (channel, monitor_channel) = UnixStream::pair().map_err(io("make a socket pair"))?;
         let (keyboard, keys) = Keyboard::of_stdin().map_err(io("make a pipe"))?.unzip();
         match fork(cgroup_handle.as_fd()).map_err(io("start the monitor"))? {
@@ -92,7 +94,7 @@ impl Prepared {
                 drop((monitor_channel, keys));
                 let foreground = Foreground {
                     monitor,
-                    signals,
+                    signals: self.signals,
                     channel,
                     terminal: self.terminal,
                     keyboard,
@@ -101,14 +103,17 @@ impl Prepared {
             }
             Fork::Child => {
                 // Their far ends are to notice when the caller's process has gone.
-                drop((channel, signals, keyboard));
+                drop((channel, keyboard));
                 let Self {
                     config,
                     bundle,
                     terminal,
                     folder,
                     cgroup,
+                    signals,
                 } = self;
+                // The monitor has its own.
+                drop(signals);
                 let channel = monitor_channel;
                 let monitor = Monitor {
                     config,
