@@ -208,3 +208,22 @@ fn two_containers_at_once_do_not_see_each_other() {
         running.wait().success();
     }
 }
+
+/// A user namespace cannot have a sysfs of its own here, and gets the guest's, with the cgroups of every container.
+#[test]
+fn root_of_a_user_namespace_only_looks_at_the_guests_sysfs() {
+    let host = Host::new();
+    let bundle = host.bundle(|config| {
+        let ids = json!([{"containerID": 0, "hostID": 0, "size": 65536}]);
+        config["process"]["args"] = json!(["sh", "-c", "ls /sys/kernel; : > /sys/fs/cgroup/cgroup.procs"]);
+        config["mounts"] = json!([{"destination": "/sys", "type": "sysfs", "source": "sysfs"}]);
+        config["linux"] = json!({
+            "namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "uts"}, {"type": "user"}],
+            "uidMappings": ids,
+            "gidMappings": ids,
+        });
+    });
+    let output = host.run(&bundle).output();
+    assert!(output.stdout().contains("mm\n"), "{output:?}");
+    assert!(output.stderr().contains("Read-only file system"), "{output:?}");
+}

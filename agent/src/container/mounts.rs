@@ -121,7 +121,7 @@ impl PlannedMount {
             Some(recursive) => self.bind(Path::new(&self.source), recursive)?,
             None => match self.create(root) {
                 // A user namespace may not mount what shows the network of another: show the guest's.
-                Err((_, Errno::PERM)) if self.fstype == "sysfs" => self.bind(Path::new("/sys"), true)?,
+                Err((_, Errno::PERM)) if self.fstype == "sysfs" => self.show_sysfs()?,
                 result => result.map_err(|(message, errno)| Failure::step(self.named(&message), errno))?,
             },
         };
@@ -180,6 +180,18 @@ impl PlannedMount {
         }
         self.set(tree.as_fd(), attributes)?;
         Ok(tree)
+    }
+
+    /// The guest's own sysfs, with the cgroups of all containers below it, so to be looked at only: a user that is the
+    /// guest's root may write there.
+    fn show_sysfs(&self) -> Result<OwnedFd, Failure> {
+        let sysfs = self.bind(Path::new("/sys"), true)?;
+        let read_only = MountAttributes {
+            set: libc::MOUNT_ATTR_RDONLY,
+            ..MountAttributes::default()
+        };
+        mount_setattr(&sysfs, read_only, true).step(|| self.named("set attributes"))?;
+        Ok(sysfs)
     }
 
     fn set(&self, mount: BorrowedFd<'_>, attributes: MountAttributes) -> Result<(), Failure> {
