@@ -2,7 +2,7 @@
 
 use bulkhead_tests::harness::{Bundle, Host};
 use bulkhead_tests::testbed::channel::WindowSize;
-use nix::sys::termios::tcgetattr;
+use nix::sys::termios::{LocalFlags, tcgetattr};
 use serde_json::json;
 
 const SIZE: WindowSize = WindowSize {
@@ -37,9 +37,14 @@ fn the_window_size_goes_in_and_follows() {
 #[test]
 fn control_c_interrupts_the_foreground() {
     let host = Host::new();
-    let script = "trap 'echo interrupted; exit 9' INT; echo ready; while :; do sleep 1000; done";
+    let script = "trap 'echo interrupted; exit 9' INT; echo ready; while :; do sleep 1; done";
     let mut running = host.run(&on_terminal(&host, script)).spawn_on_terminal(SIZE);
     running.wait_for("ready");
+    let settings = tcgetattr(running.terminal_handle()).unwrap();
+    assert!(
+        !settings.local_flags.contains(LocalFlags::ISIG),
+        "the caller's terminal was handed over before the program ran"
+    );
     running.send("\x03");
     let output = running.wait().with_code(9);
     assert!(output.stdout().contains("interrupted\r\n"), "{output:?}");

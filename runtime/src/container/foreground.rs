@@ -1,7 +1,7 @@
 //! The process that the caller started: it waits for the monitor, and keeps what belongs to the caller.
 
 use std::{
-    io::{self, Read},
+    io::{self, Read, Write},
     os::{fd::OwnedFd, unix::net::UnixStream},
 };
 
@@ -19,7 +19,8 @@ pub struct Foreground {
     pub monitor: Child,
     /// The signals to pass on.
     pub signals: OwnedFd,
-    /// Open as long as this process lives; the monitor writes a byte to it when the program runs.
+    /// Open as long as this process lives; the monitor writes a byte to it before the program runs, and waits
+    /// for the answer if there is a terminal.
     pub channel: UnixStream,
     /// The caller's terminal, if the workload is to have one.
     pub terminal: Option<Terminal>,
@@ -74,7 +75,7 @@ impl Foreground {
             if ready.get(2) == Some(&true) {
                 if !started {
                     started = true;
-                    self.program_runs()?;
+                    self.take_over()?;
                 } else if self.keyboard.as_mut().is_some_and(|keyboard| !keyboard.advance()) {
                     self.keyboard = None;
                 }
@@ -82,10 +83,14 @@ impl Foreground {
         }
     }
 
-    fn program_runs(&mut self) -> io::Result<()> {
+    /// The program is about to run: from now on the terminal is its own.
+    fn take_over(&mut self) -> io::Result<()> {
         // End of file: the monitor is about to end.
         match (self.channel.read(&mut [0])?, &self.terminal) {
-            (1, Some(terminal)) => terminal.make_raw(),
+            (1, Some(terminal)) => {
+                terminal.make_raw()?;
+                self.channel.write_all(b"!")
+            }
             _ => Ok(()),
         }
     }

@@ -13,6 +13,7 @@ use rustix::{fs::Mode, termios::Winsize};
 use tokio::{
     io::{AsyncReadExt, Interest, unix::AsyncFd},
     net::UnixStream,
+    sync::Notify,
 };
 
 use super::{Cause, Failure, Stage, Streams, Terminal, failure::In, streams::Copying};
@@ -115,24 +116,31 @@ impl Monitor {
                 .and_then(|fd| watch(fd, Interest::READABLE))
                 .map(Signals)
                 .in_stage(Stage::Prepare)?;
-            let (mut caller, started) = channel.split();
+            let (mut caller, notices) = channel.split();
+            let ready = Notify::new();
             let life = async {
+                let hand_over = async {
+                    // A caller that has gone is noticed below.
+                    let _ = notices.try_write(b"!");
+                    // A program must not find the terminal in the caller's settings, where Ctrl-C is not its own.
+                    if self.terminal.is_some() {
+                        ready.notified().await;
+                    }
+                };
                 let (sandbox, copying) = tokio::select! {
                     biased;
-                    started = self.start() => started?,
+                    started = self.start(hand_over) => started?,
                     signal = signals.interruption() => {
                         let signal = signal.in_stage(Stage::Prepare)?;
                         return Err(Cause::Interrupted(signal)).in_stage(Stage::Prepare);
                     }
                 };
-                // A caller that has gone is noticed below.
-                let _ = started.try_write(b"!");
                 self.supervise(sandbox, copying, &signals).await
             };
             tokio::select! {
                 biased;
                 status = life => status.map(Some),
-                _ = caller.read_u8() => Ok(None),
+                () = async { while caller.read_u8().await.is_ok() { ready.notify_one() } } => Ok(None),
             }
         })
     }
@@ -143,8 +151,8 @@ impl Monitor {
         UnixStream::from_std(channel)
     }
 
-    /// From nothing to a program that runs.
-    async fn start(&self) -> Result<(Sandbox, Copying), Failure> {
+    /// From nothing to a program that runs. Before it does, the caller's keyboard and terminal are handed over to it.
+    async fn start(&self, hand_over: impl Future<Output = ()>) -> Result<(Sandbox, Copying), Failure> {
         let id = self.folder.id().as_str();
         let paths = GuestPaths::new(id);
         let mut state = self.first_state().in_stage(Stage::Prepare)?;
@@ -184,6 +192,7 @@ impl Monitor {
             .attempt(agent.create(id, spec, streams.description()))
             .await
             .in_stage(Stage::CreateContainer)?;
+        hand_over.await;
         sandbox
             .attempt(agent.start(id))
             .await
