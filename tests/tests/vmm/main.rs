@@ -1,5 +1,6 @@
 //! The VMM by itself, without the runtime: its requests, its ends, its devices.
 
+mod exec;
 mod microvm;
 
 use std::fs::File;
@@ -32,6 +33,16 @@ fn processors(vm: &mut MicroVm) -> Value {
             metrics.remove("vcpus").unwrap()
         }
         other => panic!("{other:?}"),
+    }
+}
+
+/// The folder that the VMM shares, where the runtime has it mounted.
+fn shared_folder() -> Storage {
+    Storage {
+        source: SHARED_TAG.to_owned(),
+        fstype: "virtiofs".to_owned(),
+        target: SHARED_FOLDER.to_owned(),
+        ..Storage::default()
     }
 }
 
@@ -190,15 +201,9 @@ async fn hundreds_of_streams_in_each_direction_at_once() {
         launch.filesystem = Some(SHARED_TAG.to_owned());
     });
     let agent = vm.agent();
-    let shared = Storage {
-        source: SHARED_TAG.to_owned(),
-        fstype: "virtiofs".to_owned(),
-        target: SHARED_FOLDER.to_owned(),
-        ..Storage::default()
-    };
     let root = format!("{SHARED_FOLDER}/rootfs");
     let args = ["workload", "vsock", &STREAMS.to_string()];
-    let _stdout = vm.run(&agent, "c", &spec(&root, &args), shared).await;
+    let _stdout = vm.run(&agent, "c", &spec(&root, &args), shared_folder()).await;
 
     // It dials, then accepts, and sends back what it got on each stream once all have ended.
     let mut streams = Vec::new();

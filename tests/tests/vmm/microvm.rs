@@ -140,6 +140,13 @@ impl MicroVm {
         stream
     }
 
+    /// Opens a stream for a process to be.
+    pub fn stream(&self, name: &str) -> UnixStream {
+        let mut stream = self.connect(STREAM_PORT);
+        writeln!(stream, "{name}").unwrap();
+        stream
+    }
+
     /// Waits until the agent is ready.
     pub fn agent(&self) -> Agent {
         let (port, connection) = self.accept();
@@ -151,8 +158,7 @@ impl MicroVm {
 
     /// Starts a container. Gives its output.
     pub async fn run(&self, agent: &Agent, id: &str, spec: &Value, storage: Storage) -> UnixStream {
-        let mut stdout = self.connect(STREAM_PORT);
-        writeln!(stdout, "{id}.stdout").unwrap();
+        let stdout = self.stream(&format!("{id}.stdout"));
         let stdio = Stdio {
             stdout: format!("{id}.stdout"),
             ..Stdio::default()
