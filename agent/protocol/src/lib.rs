@@ -1,5 +1,7 @@
 //! What the runtime and the agent say to each other: messages, client and server, generated from
-//! `proto/agent.proto`, which is the documentation.
+//! `proto/agent.proto`, which is the documentation; and [`spec`], what they make of config.json.
+
+pub mod spec;
 
 #[allow(
     missing_docs,

@@ -74,14 +74,6 @@ impl Plan {
         if let Some(parameters) = linux.sysctl() {
             sysctl::check(parameters, namespaces)?;
         }
-        if let Some(flags) = linux
-            .personality()
-            .as_ref()
-            .and_then(|personality| personality.flags().as_ref())
-            && !flags.is_empty()
-        {
-            return Err(SpecError::Unsupported("linux.personality.flags".to_owned()));
-        }
         check_apparmor(&container.process, namespaces)?;
         let none = LinuxResources::default();
         let resources = linux.resources().as_ref().unwrap_or(&none);

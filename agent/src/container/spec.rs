@@ -1,4 +1,5 @@
-//! Reads a container's config.json and a process's description, and refuses what cannot be honoured.
+//! Reads a container's config.json and a process's description. The host's side has refused by then what cannot be
+//! honoured (see [`bulkhead_agent_protocol::spec`]).
 
 use std::{collections::HashSet, path::PathBuf};
 
@@ -38,43 +39,6 @@ impl SpecError {
         }
     }
 }
-
-/// Whether the number 0 in a field asks for nothing.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Zero {
-    Unset,
-    Set,
-}
-
-/// The fields of config.json that are known and not honoured, the whole list; `*` stands for every element.
-const CONTAINER_NOT_HONOURED: &[(&str, Zero)] = &[
-    ("linux.intelRdt", Zero::Set),
-    ("linux.memoryPolicy", Zero::Set),
-    ("linux.mountLabel", Zero::Set),
-    ("linux.netDevices", Zero::Set),
-    ("linux.resources.blockIO.leafWeight", Zero::Unset),
-    ("linux.resources.blockIO.weightDevice.*.leafWeight", Zero::Unset),
-    ("linux.resources.cpu.realtimePeriod", Zero::Unset),
-    ("linux.resources.cpu.realtimeRuntime", Zero::Unset),
-    ("linux.resources.memory.disableOOMKiller", Zero::Set),
-    ("linux.resources.memory.kernel", Zero::Unset),
-    ("linux.resources.memory.kernelTCP", Zero::Unset),
-    ("linux.resources.memory.swappiness", Zero::Set),
-    ("linux.resources.network.classID", Zero::Unset),
-    ("linux.resources.network.priorities", Zero::Set),
-    ("linux.resources.rdma", Zero::Set),
-    ("linux.seccomp.listenerMetadata", Zero::Set),
-    ("linux.seccomp.listenerPath", Zero::Set),
-    ("mounts.*.gidMappings", Zero::Set),
-    ("mounts.*.uidMappings", Zero::Set),
-];
-
-/// The fields of the process object that are known and not honoured.
-const PROCESS_NOT_HONOURED: &[(&str, Zero)] = &[
-    ("commandLine", Zero::Set),
-    ("selinuxLabel", Zero::Set),
-    ("user.username", Zero::Set),
-];
 
 /// A config.json that has everything a container needs.
 #[derive(Debug)]
@@ -138,10 +102,9 @@ impl ContainerSpec {
     /// Reads a config.json.
     ///
     /// # Errors
-    /// When it is malformed, lacks something, or has a field that is not honoured; the error names it.
+    /// When it is malformed, or lacks something; the error names the field.
     pub fn parse(json: &[u8]) -> Result<Self, SpecError> {
         let mut value: Value = serde_json::from_slice(json)?;
-        refuse(&value, "", CONTAINER_NOT_HONOURED)?;
         if let Some(pids) = value.pointer_mut("/linux/resources/pids")
             && pids.get("limit").is_none_or(Value::is_null)
         {
@@ -149,7 +112,7 @@ impl ContainerSpec {
             *pids = Value::Null;
         }
         if let Some(process) = value.get_mut("process") {
-            prepare_process(process, "process.")?;
+            leave_out_unknown_capabilities(process);
         }
         let document: Document = serde_json::from_value(value)?;
         let missing = |field: &str| SpecError::invalid(field, "is missing");
@@ -179,14 +142,13 @@ impl ContainerSpec {
 /// As [`ContainerSpec::parse`].
 pub fn parse_process(json: &[u8]) -> Result<Process, SpecError> {
     let mut value: Value = serde_json::from_slice(json)?;
-    prepare_process(&mut value, "process.")?;
+    leave_out_unknown_capabilities(&mut value);
     let process: Process = serde_json::from_value(value)?;
     check_process(&process, "process.")?;
     Ok(process)
 }
 
-fn prepare_process(process: &mut Value, prefix: &str) -> Result<(), SpecError> {
-    refuse(process, prefix, PROCESS_NOT_HONOURED)?;
+fn leave_out_unknown_capabilities(process: &mut Value) {
     let mut unknown = HashSet::new();
     if let Some(Value::Object(sets)) = process.get_mut("capabilities") {
         for names in sets.values_mut().filter_map(Value::as_array_mut) {
@@ -202,9 +164,8 @@ fn prepare_process(process: &mut Value, prefix: &str) -> Result<(), SpecError> {
         }
     }
     for name in unknown {
-        eprintln!("bulkhead-agent: {prefix}capabilities: {name} is not known here, left out");
+        eprintln!("bulkhead-agent: process.capabilities: {name} is not known here, left out");
     }
-    Ok(())
 }
 
 fn check_process(process: &Process, prefix: &str) -> Result<(), SpecError> {
@@ -264,35 +225,6 @@ fn check_text(field: &str, text: &str) -> Result<(), SpecError> {
         return Err(SpecError::invalid(field, "has a NUL byte in it"));
     }
     Ok(())
-}
-
-fn refuse(document: &Value, prefix: &str, fields: &[(&str, Zero)]) -> Result<(), SpecError> {
-    for (path, zero) in fields {
-        let steps: Vec<&str> = path.split('.').collect();
-        if asks_for_something(document, &steps, *zero) {
-            return Err(SpecError::Unsupported(format!("{prefix}{path}")));
-        }
-    }
-    Ok(())
-}
-
-fn asks_for_something(value: &Value, steps: &[&str], zero: Zero) -> bool {
-    match steps.split_first() {
-        None => match value {
-            Value::Null => false,
-            Value::Bool(set) => *set,
-            Value::Number(number) => zero == Zero::Set || number.as_f64() != Some(0.0),
-            Value::String(text) => !text.is_empty(),
-            Value::Array(items) => !items.is_empty(),
-            Value::Object(members) => !members.is_empty(),
-        },
-        Some((&"*", rest)) => value
-            .as_array()
-            .is_some_and(|items| items.iter().any(|item| asks_for_something(item, rest, zero))),
-        Some((step, rest)) => value
-            .get(step)
-            .is_some_and(|member| asks_for_something(member, rest, zero)),
-    }
 }
 
 #[cfg(test)]

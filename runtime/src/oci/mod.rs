@@ -11,7 +11,7 @@ mod validate;
 
 pub use bundle::{Bundle, BundleError};
 pub use guest::{GuestPaths, for_guest};
-pub use refuse::{UNSUPPORTED, Unsupported, refuse_unsupported};
+pub use refuse::{refusals, refuse_unsupported, refuse_unsupported_process};
 pub use spec::{Mount, Process, Root, Spec};
 pub use validate::{BindSource, validate};
 

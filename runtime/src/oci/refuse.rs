@@ -1,88 +1,53 @@
-//! The fields of `config.json` that cannot be honoured yet. They are refused by name, never dropped.
+//! The fields of `config.json` that cannot be honoured are refused by name, never dropped.
 
+use bulkhead_agent_protocol::spec::{FIELDS, Handling, Refusal, When};
 use serde_json::Value;
 
 use super::FieldError;
 
-/// A field that cannot be honoured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Unsupported {
-    /// Its path; `[]` stands for every item of a list.
-    pub path: &'static str,
-    /// Why not.
-    pub reason: &'static str,
+/// Every field that is refused, by its path in a document.
+pub fn refusals() -> impl Iterator<Item = (&'static str, Refusal)> {
+    FIELDS.iter().filter_map(|field| match field.handling {
+        Handling::Refused(refusal) => Some((field.path, refusal)),
+        _ => None,
+    })
 }
 
-const fn unsupported(path: &'static str, reason: &'static str) -> Unsupported {
-    Unsupported { path, reason }
-}
-
-/// Every field that the host's side refuses when it says something. A field that is there and empty says nothing.
-pub const UNSUPPORTED: &[Unsupported] = &[
-    unsupported("hooks", "hooks are not supported yet"),
-    unsupported(
-        "vm",
-        "the virtual machine is described by bulkhead's configuration file; this section is not supported yet",
-    ),
-    unsupported(
-        "linux.namespaces[].path",
-        "a virtual machine cannot join a namespace of the host",
-    ),
-    unsupported("linux.netDevices", "network devices are not supported yet"),
-    unsupported(
-        "linux.intelRdt",
-        "cache and bandwidth allocation is not supported",
-    ),
-    unsupported(
-        "linux.memoryPolicy",
-        "a guest has one memory node, so there is no policy to set",
-    ),
-    unsupported(
-        "linux.seccomp.listenerPath",
-        "a process of the host cannot answer for system calls in the guest",
-    ),
-    unsupported(
-        "linux.seccomp.listenerMetadata",
-        "a process of the host cannot answer for system calls in the guest",
-    ),
-    unsupported(
-        "linux.resources.network",
-        "the net_cls and net_prio controllers are of cgroup v1; the guest has cgroup v2",
-    ),
-    unsupported(
-        "process.commandLine",
-        "the guest is Linux, which takes process.args",
-    ),
-    unsupported(
-        "process.user.username",
-        "the guest is Linux, which takes process.user.uid",
-    ),
-    unsupported("freebsd", "the guest is Linux"),
-    unsupported("solaris", "the guest is Linux"),
-    unsupported("windows", "the guest is Linux"),
-    unsupported("zos", "the guest is Linux"),
-];
-
-/// Refuses the first field of [`UNSUPPORTED`] that says something.
+/// Refuses the first field of a document that asks for what cannot be done.
 ///
 /// # Errors
 /// That field, by its path.
 pub fn refuse_unsupported(document: &Value) -> Result<(), FieldError> {
-    UNSUPPORTED
-        .iter()
-        .try_for_each(|field| match find(document, field.path, String::new()) {
-            Some(place) => Err(FieldError::new(
-                place,
-                format!("{}; remove it from config.json", field.reason),
-            )),
-            None => Ok(()),
-        })
+    refusals().try_for_each(|(path, refusal)| refuse(document, path, path, refusal))
 }
 
-/// The concrete path of the first value at `path` that says something.
-fn find(value: &Value, path: &str, place: String) -> Option<String> {
+/// As [`refuse_unsupported`], for the process object of a further process. The error names it as in a document.
+///
+/// # Errors
+/// As there.
+pub fn refuse_unsupported_process(process: &Value) -> Result<(), FieldError> {
+    refusals().try_for_each(|(path, refusal)| match path.strip_prefix("process.") {
+        Some(below) => refuse(process, path, below, refusal),
+        None => Ok(()),
+    })
+}
+
+/// Refuses the field `path`, which is `below` the value.
+fn refuse(value: &Value, path: &str, below: &str, refusal: Refusal) -> Result<(), FieldError> {
+    let prefix = path.strip_suffix(below).unwrap_or_default().trim_end_matches('.');
+    match find(value, below, prefix.to_owned(), refusal.when) {
+        Some(place) => Err(FieldError::new(
+            place,
+            format!("{}; remove it from config.json", refusal.reason),
+        )),
+        None => Ok(()),
+    }
+}
+
+/// The concrete path of the first value at `path` that is refused.
+fn find(value: &Value, path: &str, place: String, when: When) -> Option<String> {
     if path.is_empty() {
-        return says_something(value).then_some(place);
+        return asks(value, when).then_some(place);
     }
     let (segment, rest) = path.split_once('.').unwrap_or((path, ""));
     let name = segment.strip_suffix("[]").unwrap_or(segment);
@@ -93,22 +58,36 @@ fn find(value: &Value, path: &str, place: String) -> Option<String> {
         format!("{place}.{name}")
     };
     if name.len() == segment.len() {
-        return find(member, rest, place);
+        return find(member, rest, place, when);
     }
     let items = member.as_array()?;
     items
         .iter()
         .enumerate()
-        .find_map(|(index, item)| find(item, rest, format!("{place}[{index}]")))
+        .find_map(|(index, item)| find(item, rest, format!("{place}[{index}]"), when))
+}
+
+fn asks(value: &Value, when: When) -> bool {
+    match when {
+        When::Present => !value.is_null(),
+        When::Says => says_something(value),
+        When::HasMember => value.as_object().is_some_and(|members| !members.is_empty()),
+        When::IsFalse => value == &Value::Bool(false),
+        When::Is(word) => match value {
+            Value::Array(items) => items.iter().any(|item| item == word),
+            value => value == word,
+        },
+    }
 }
 
 /// Whether a value is more than an elaborate nothing, such as `{"hypervisor": {"path": ""}}`.
 fn says_something(value: &Value) -> bool {
     match value {
         Value::Null => false,
+        Value::Bool(set) => *set,
+        Value::Number(number) => number.as_f64() != Some(0.0),
         Value::String(text) => !text.is_empty(),
         Value::Array(items) => items.iter().any(says_something),
         Value::Object(members) => members.values().any(says_something),
-        Value::Bool(_) | Value::Number(_) => true,
     }
 }

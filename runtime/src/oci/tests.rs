@@ -5,6 +5,7 @@ use std::{
     path::Path,
 };
 
+use bulkhead_agent_protocol::spec::When;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -307,26 +308,44 @@ fn a_cgroups_path_stays_in_the_tree() {
     );
 }
 
-/// A document in which the field at `path` says something.
-fn saying(path: &str) -> Value {
-    path.rsplit('.').fold(json!("something"), |value, segment| {
-        match segment.strip_suffix("[]") {
+/// A document in which the field at `path` has a value.
+fn having(path: &str, value: Value) -> Value {
+    path.rsplit('.')
+        .fold(value, |value, segment| match segment.strip_suffix("[]") {
             Some(name) => json!({name: [{"unrelated": 1}, value]}),
             None => json!({segment: value}),
-        }
-    })
+        })
 }
 
 #[test]
 fn every_unsupported_field_is_refused_by_name() {
-    for field in UNSUPPORTED {
-        let error = refuse_unsupported(&saying(field.path)).expect_err(field.path);
-        assert_eq!(error.field, field.path.replace("[]", "[1]"));
-        assert_eq!(
-            error.problem,
-            format!("{}; remove it from config.json", field.reason)
-        );
+    for (path, refusal) in refusals() {
+        let values = match refusal.when {
+            When::Present => vec![json!({}), json!(0)],
+            When::Says => vec![json!("something"), json!(7), json!(true), json!([{"a": "b"}])],
+            When::HasMember => vec![json!({"eth0": {}})],
+            When::IsFalse => vec![json!(false)],
+            When::Is(word) => vec![json!(word), json!(["other", word])],
+        };
+        for value in values {
+            let error = refuse_unsupported(&having(path, value)).expect_err(path);
+            assert_eq!(error.field, path.replace("[]", "[1]"));
+            assert_eq!(
+                error.problem,
+                format!("{}; remove it from config.json", refusal.reason)
+            );
+        }
     }
+}
+
+#[test]
+fn a_further_process_is_refused_what_the_first_is() {
+    let error = refuse_unsupported_process(&json!({"selinuxLabel": "a:b:c"})).expect_err("a label");
+    assert_eq!(error.field, "process.selinuxLabel");
+    let error = refuse_unsupported_process(&json!({"user": {"username": "x"}})).expect_err("a name");
+    assert_eq!(error.field, "process.user.username");
+    refuse_unsupported_process(&json!({"hooks": {"prestart": [{"path": "/x"}]}, "args": ["a"]}))
+        .expect("no such property of a process");
 }
 
 #[test]
@@ -337,7 +356,14 @@ fn an_empty_field_is_not_refused() {
         "linux": {
             "namespaces": [{"type": "pid"}, {"type": "network", "path": ""}],
             "netDevices": {},
-            "seccomp": {"listenerPath": ""},
+            "seccomp": {
+                "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "", "flags": ["SECCOMP_FILTER_FLAG_LOG"],
+                "syscalls": [{"names": ["bpf"], "action": "SCMP_ACT_ERRNO"}],
+            },
+            "resources": {
+                "memory": {"kernel": 0, "disableOOMKiller": false, "useHierarchy": true},
+                "network": {"classID": 0, "priorities": []}, "rdma": {},
+            },
         },
     });
     refuse_unsupported(&document).expect("it says nothing");
