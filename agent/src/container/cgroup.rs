@@ -25,6 +25,11 @@ use crate::{
 /// Where the hierarchy is mounted.
 pub const MOUNT_POINT: &str = "/sys/fs/cgroup";
 
+/// The file that tells of processes and of freezing.
+pub const EVENTS: &str = "cgroup.events";
+/// The file that tells of want of memory.
+const MEMORY_EVENTS: &str = "memory.events";
+
 /// A cgroup of one container.
 #[derive(Debug)]
 pub struct Cgroup {
@@ -72,7 +77,11 @@ impl Cgroup {
         syscalls::attach_device_program(self.folder.as_fd(), devices).step(|| "linux.resources.devices")
     }
 
-    fn write(&self, file: &str, value: &str) -> io::Result<()> {
+    /// Writes a file of it.
+    ///
+    /// # Errors
+    /// What opening and writing it gives.
+    pub fn write(&self, file: &str, value: &str) -> io::Result<()> {
         use io::Write;
         // Without O_CREAT: a controller that is not there is an error, and not a file of that name.
         fs::OpenOptions::new()
@@ -80,6 +89,29 @@ impl Cgroup {
             .custom_flags(libc::O_NOFOLLOW)
             .open(self.path.join(file))?
             .write_all(value.as_bytes())
+    }
+
+    /// What a file of it says.
+    ///
+    /// # Errors
+    /// What reading it gives.
+    pub fn read(&self, file: &str) -> io::Result<String> {
+        fs::read_to_string(self.path.join(file))
+    }
+
+    /// The names of its files.
+    ///
+    /// # Errors
+    /// What reading its folder gives.
+    pub fn files(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                names.extend(entry.file_name().into_string());
+            }
+        }
+        Ok(names)
     }
 
     /// The folder, for starting processes in it.
@@ -110,8 +142,17 @@ impl Cgroup {
     pub fn processes(&self) -> io::Result<Vec<i32>> {
         let mut all = Vec::new();
         for folder in self.tree()? {
-            let members = fs::read_to_string(folder.join("cgroup.procs"))?;
-            all.extend(members.lines().filter_map(|line| line.parse::<i32>().ok()));
+            match fs::read_to_string(folder.join("cgroup.procs")) {
+                Ok(members) => all.extend(members.lines().filter_map(|line| line.parse::<i32>().ok())),
+                // One of threads, whose processes are listed above it; or one that has just been removed.
+                Err(error)
+                    if folder != self.path
+                        && matches!(
+                            error.raw_os_error(),
+                            Some(libc::EOPNOTSUPP | libc::ENOENT | libc::ENODEV)
+                        ) => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(all)
     }
@@ -124,13 +165,24 @@ impl Cgroup {
         self.write("cgroup.kill", "1")
     }
 
-    /// Whether a process in it or below has been killed for want of memory.
-    pub fn oom_killed(&self) -> bool {
-        fs::read_to_string(self.path.join("memory.events")).is_ok_and(|events| {
-            events
-                .lines()
-                .any(|line| line.starts_with("oom_kill ") && line != "oom_kill 0")
-        })
+    /// How many processes in it and below have been killed for want of memory.
+    pub fn oom_kills(&self) -> u64 {
+        self.read(MEMORY_EVENTS)
+            .map_or(0, |events| number(&events, "oom_kill"))
+    }
+
+    /// Waits until more than `known` processes have been killed for want of memory. Answers how many.
+    ///
+    /// # Errors
+    /// What reading its files gives.
+    pub async fn wait_for_oom_kill(&self, known: u64) -> io::Result<u64> {
+        let mut kills = known;
+        let more = |events: &str| {
+            kills = number(events, "oom_kill");
+            kills > known
+        };
+        self.wait_until(MEMORY_EVENTS, more).await?;
+        Ok(kills)
     }
 
     /// Kills what is in it, waits until all has ended, and removes it.
@@ -140,16 +192,21 @@ impl Cgroup {
     pub async fn remove(&self) -> Result<(), Failure> {
         let named = || format!("remove cgroup {}", self.path.display());
         self.kill().step(named)?;
-        self.wait_until_empty().await.step(named)?;
+        let empty = |events: &str| number(events, "populated") == 0;
+        self.wait_until(EVENTS, empty).await.step(named)?;
         for folder in self.tree().step(named)?.iter().rev() {
             fs::remove_dir(folder).step(named)?;
         }
         Ok(())
     }
 
-    /// The kernel tells of every change of `populated` by making `cgroup.events` exceptional.
-    async fn wait_until_empty(&self) -> io::Result<()> {
-        let events = File::open(self.path.join("cgroup.events"))?;
+    /// Waits until a file of events says what is waited for. The kernel tells of every change of such a file by making
+    /// it exceptional.
+    ///
+    /// # Errors
+    /// What reading the file gives.
+    pub async fn wait_until(&self, file: &str, mut said: impl FnMut(&str) -> bool) -> io::Result<()> {
+        let events = File::open(self.path.join(file))?;
         // SAFETY: the file stays open, and the same, as long as the object that owns it.
         let events = unsafe { AsyncFd::register_with_interest(events, Interest::PRIORITY) }
             .map_err(io::Error::from)?;
@@ -158,7 +215,7 @@ impl Cgroup {
             let mut file = events.get_ref();
             file.rewind()?;
             file.read_to_string(&mut text)?;
-            if text.lines().any(|line| line == "populated 0") {
+            if said(&text) {
                 return Ok(());
             }
             events.ready(Interest::PRIORITY).await?.clear_ready();
@@ -186,6 +243,12 @@ impl Cgroup {
     }
 }
 
+/// The number that stands behind `key` in a file of such lines; 0 when there is none.
+pub fn number(text: &str, key: &str) -> u64 {
+    let value = |line: &str| line.strip_prefix(key)?.strip_prefix(' ')?.parse().ok();
+    text.lines().find_map(value).unwrap_or(0)
+}
+
 /// Lets children of the guest's root cgroup have every controller that the kernel has.
 ///
 /// # Errors
@@ -200,4 +263,18 @@ pub fn distribute_controllers() -> Result<(), Errno> {
         fs::write(root.join("cgroup.subtree_control"), all.join(" "))
     });
     result.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_found_by_its_whole_key() {
+        let events = "low 0\nhigh 0\noom_kill_disable 7\noom 3\noom_kill 12\noom_group_kill 1\n";
+        assert_eq!(number(events, "oom_kill"), 12);
+        assert_eq!(number(events, "oom"), 3);
+        assert_eq!(number(events, "max"), 0);
+        assert_eq!(number("oom_kill \noom_kill -1", "oom_kill"), 0);
+    }
 }

@@ -5,13 +5,17 @@ mod cgroup_values;
 mod copy_up;
 mod device_filter;
 pub mod devices;
+pub mod freezer;
+pub mod limits;
 mod mount_options;
 pub mod mounts;
 pub mod namespaces;
 pub mod paths;
+pub mod processes;
 pub mod rootfs;
 pub mod seccomp;
 pub mod spec;
+pub mod stats;
 pub mod sysctl;
 
 use std::{
@@ -211,6 +215,22 @@ impl Container {
         }
     }
 
+    /// Where its processes are, and its limits.
+    ///
+    /// # Errors
+    /// When the first process has ended.
+    pub fn cgroup(&self) -> Result<&Cgroup, AgentError> {
+        self.check_alive()?;
+        Ok(&self.cgroup)
+    }
+
+    fn check_alive(&self) -> Result<(), AgentError> {
+        match self.first.exit() {
+            None => Ok(()),
+            Some(_) => Err(AgentError::State(format!("container \"{}\" has ended", self.id))),
+        }
+    }
+
     /// The id of the first process in the guest.
     pub fn pid(&self) -> Pid {
         self.first.pid
@@ -229,9 +249,7 @@ impl Container {
         let gate = gate.ok_or_else(|| {
             AgentError::State(format!("container \"{}\" has been started already", self.id))
         })?;
-        if self.first.exit().is_some() {
-            return Err(AgentError::State(format!("container \"{}\" has ended", self.id)));
-        }
+        self.check_alive()?;
         gate.go();
         match gate.receive().await {
             Message::Failed(failure) => Err(failure.into()),
@@ -250,17 +268,7 @@ impl Container {
         stdio: Stdio,
         reaper: &Reaper,
     ) -> Result<Pid, AgentError> {
-        let started = self
-            .gate
-            .lock()
-            .expect("nothing panics while it is locked")
-            .is_none();
-        if !started || self.first.exit().is_some() {
-            return Err(AgentError::State(format!(
-                "container \"{}\" is not running",
-                self.id
-            )));
-        }
+        self.check_alive()?;
         {
             let mut further = self.further.lock().expect("nothing panics while it is locked");
             if further.contains_key(id) {
@@ -360,7 +368,21 @@ impl Container {
         } else {
             self.further(id)?.wait().await?
         };
-        Ok((exit, self.cgroup.oom_killed()))
+        Ok((exit, self.cgroup.oom_kills() > 0))
+    }
+
+    /// Waits until more than `known` of its processes have been killed for want of memory, or it has ended. Answers how
+    /// many have been.
+    ///
+    /// # Errors
+    /// What reading the cgroup gives.
+    pub async fn wait_for_oom_kill(&self, known: u64) -> Result<u64, AgentError> {
+        tokio::select! {
+            kills = self.cgroup.wait_for_oom_kill(known) => {
+                kills.map_err(|error| AgentError::State(format!("watch container \"{}\": {error}", self.id)))
+            }
+            _ = self.first.wait() => Ok(self.cgroup.oom_kills()),
+        }
     }
 
     /// Sends a signal to every process.

@@ -4,7 +4,7 @@
 use std::{collections::HashSet, path::PathBuf};
 
 use oci_spec::runtime::{
-    Linux, LinuxCapabilities, LinuxIOPriority, Mount, PosixRlimit, Root, Scheduler, User,
+    Linux, LinuxCapabilities, LinuxIOPriority, LinuxResources, Mount, PosixRlimit, Root, Scheduler, User,
 };
 use rustix::thread::CapabilitySet;
 use serde::Deserialize;
@@ -105,11 +105,8 @@ impl ContainerSpec {
     /// When it is malformed, or lacks something; the error names the field.
     pub fn parse(json: &[u8]) -> Result<Self, SpecError> {
         let mut value: Value = serde_json::from_slice(json)?;
-        if let Some(pids) = value.pointer_mut("/linux/resources/pids")
-            && pids.get("limit").is_none_or(Value::is_null)
-        {
-            // The typed form has no absent limit.
-            *pids = Value::Null;
+        if let Some(resources) = value.pointer_mut("/linux/resources") {
+            prepare_resources(resources);
         }
         if let Some(process) = value.get_mut("process") {
             leave_out_unknown_capabilities(process);
@@ -133,6 +130,25 @@ impl ContainerSpec {
             check_text(&field, &mount.destination().to_string_lossy())?;
         }
         Ok(container)
+    }
+}
+
+/// Reads the limits that a container is to have from now on: the object linux.resources.
+///
+/// # Errors
+/// As [`ContainerSpec::parse`].
+pub fn parse_resources(json: &[u8]) -> Result<LinuxResources, SpecError> {
+    let mut resources: Value = serde_json::from_slice(json)?;
+    prepare_resources(&mut resources);
+    Ok(serde_json::from_value(resources)?)
+}
+
+fn prepare_resources(resources: &mut Value) {
+    if let Some(pids) = resources.get_mut("pids")
+        && pids.get("limit").is_none_or(Value::is_null)
+    {
+        // The typed form has no absent limit.
+        *pids = Value::Null;
     }
 }
 

@@ -10,7 +10,13 @@ use rustix::system::{RebootCommand, reboot, uname};
 use tokio::time::{Duration, timeout};
 use ttrpc::r#async::{Server, TtrpcContext};
 
-use crate::{error::AgentError, reaper::Reaper, sandbox::Sandbox};
+use crate::{
+    container::{freezer, limits, processes, spec, stats},
+    error::AgentError,
+    failure::Step,
+    reaper::Reaper,
+    sandbox::Sandbox,
+};
 
 /// How long a client that was told of the guest's end may take to hang up.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -162,6 +168,80 @@ impl Agent for Service {
                 .delete_process(&request.exec_id)?;
         }
         Ok(proto::DeleteResponse::default())
+    }
+
+    async fn pause(
+        &self,
+        _: &TtrpcContext,
+        request: proto::PauseRequest,
+    ) -> ttrpc::Result<proto::PauseResponse> {
+        let container = self.0.container(&request.container_id)?;
+        self.complete(async move { Ok(freezer::freeze(container.cgroup()?).await?) })
+            .await?;
+        Ok(proto::PauseResponse::default())
+    }
+
+    async fn resume(
+        &self,
+        _: &TtrpcContext,
+        request: proto::ResumeRequest,
+    ) -> ttrpc::Result<proto::ResumeResponse> {
+        let container = self.0.container(&request.container_id)?;
+        freezer::thaw(container.cgroup()?).map_err(AgentError::from)?;
+        Ok(proto::ResumeResponse::default())
+    }
+
+    async fn update_resources(
+        &self,
+        _: &TtrpcContext,
+        request: proto::UpdateResourcesRequest,
+    ) -> ttrpc::Result<proto::UpdateResourcesResponse> {
+        let container = self.0.container(&request.container_id)?;
+        let resources = spec::parse_resources(&request.resources).map_err(AgentError::from)?;
+        limits::update(container.cgroup()?, &resources)?;
+        Ok(proto::UpdateResourcesResponse::default())
+    }
+
+    async fn stats(
+        &self,
+        _: &TtrpcContext,
+        request: proto::StatsRequest,
+    ) -> ttrpc::Result<proto::StatsResponse> {
+        let container = self.0.container(&request.container_id)?;
+        let files = stats::files(container.cgroup()?)
+            .step(|| "read the container's cgroup")
+            .map_err(AgentError::from)?;
+        Ok(proto::StatsResponse {
+            files,
+            ..Default::default()
+        })
+    }
+
+    async fn wait_oom(
+        &self,
+        _: &TtrpcContext,
+        request: proto::WaitOomRequest,
+    ) -> ttrpc::Result<proto::WaitOomResponse> {
+        let container = self.0.container(&request.container_id)?;
+        Ok(proto::WaitOomResponse {
+            count: container.wait_for_oom_kill(request.known).await?,
+            ..Default::default()
+        })
+    }
+
+    async fn list_processes(
+        &self,
+        _: &TtrpcContext,
+        request: proto::ListProcessesRequest,
+    ) -> ttrpc::Result<proto::ListProcessesResponse> {
+        let container = self.0.container(&request.container_id)?;
+        let processes = processes::list(container.cgroup()?)
+            .step(|| "list the container's processes")
+            .map_err(AgentError::from)?;
+        Ok(proto::ListProcessesResponse {
+            processes,
+            ..Default::default()
+        })
     }
 
     async fn shutdown(
