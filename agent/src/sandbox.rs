@@ -11,7 +11,10 @@ use rustix::process::Pid;
 use tokio::sync::Notify;
 
 use crate::{
-    container::{Container, Plan, spec},
+    container::{
+        Container, Plan,
+        spec::{self, SpecError},
+    },
     error::AgentError,
     process::{launch::Stdio, stdio},
     reaper::Reaper,
@@ -81,7 +84,15 @@ impl Sandbox {
                 storage::mount(storage, &mut mounted)?;
             }
         }
-        Container::create(&request.container_id, plan, stdio, &self.reaper).await
+        let others = plan
+            .shares
+            .iter()
+            .map(|share| {
+                self.container(&share.container)
+                    .map_err(|error| SpecError::invalid(&share.field, error.to_string()))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        Container::create(&request.container_id, plan, &others, stdio, &self.reaper).await
     }
 
     /// Runs a further process in a container.
@@ -96,7 +107,7 @@ impl Sandbox {
         let stdio = self.connect(request.stdio.as_ref()).await?;
         let process = spec::parse_process(&request.process)?;
         container
-            .exec(&request.exec_id, &process, stdio, &self.reaper)
+            .exec(&request.exec_id, &process, &request.cgroup, stdio, &self.reaper)
             .await
     }
 

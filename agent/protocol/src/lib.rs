@@ -26,3 +26,6 @@ pub const MAX_STREAM_NAME: usize = 128;
 pub const SHARED_TAG: &str = "bulkhead";
 /// Where the guest mounts the sandbox's shared folder.
 pub const SHARED_FOLDER: &str = "/run/bulkhead/shared";
+/// What `linux.namespaces[].path` begins with, in the document for the guest, when a container shares a namespace of another
+/// one in its sandbox. That container's id follows.
+pub const NAMESPACE_OF: &str = "container:";

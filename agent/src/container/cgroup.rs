@@ -10,7 +10,7 @@ use std::{
         fd::{AsFd, BorrowedFd},
         unix::fs::OpenOptionsExt,
     },
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use rustix::{io::Errno, process::Pid};
@@ -117,6 +117,20 @@ impl Cgroup {
     /// The folder, for starting processes in it.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.folder.as_fd()
+    }
+
+    /// The cgroup of that path below this one.
+    ///
+    /// # Errors
+    /// When there is none, or the path leads elsewhere.
+    pub fn below(&self, path: &str) -> Result<File, Failure> {
+        let named = || format!("cgroup \"{path}\" of the container");
+        let relative = Path::new(path.trim_start_matches('/'));
+        let inside = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+        if !relative.components().all(inside) {
+            return Err(Failure::new(format!("{}: the path leads out of it", named())));
+        }
+        File::open(self.path.join(relative)).step(named)
     }
 
     /// The cgroup below this one that a process is in: where a further process can be started when the container has

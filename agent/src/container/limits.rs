@@ -49,7 +49,11 @@ fn check_memory(cgroup: &Cgroup, resources: &LinuxResources) -> Result<(), Agent
         return Ok(());
     };
     let field = "linux.resources.memory.limit";
-    let unchanged = || cgroup.read("memory.max").is_ok_and(|max| max.trim() == limit.to_string());
+    let unchanged = || {
+        cgroup
+            .read("memory.max")
+            .is_ok_and(|max| max.trim() == limit.to_string())
+    };
     let guest = guest_memory();
     if limit > guest && !unchanged() {
         let problem = format!(
@@ -58,7 +62,9 @@ fn check_memory(cgroup: &Cgroup, resources: &LinuxResources) -> Result<(), Agent
         return Err(SpecError::invalid(field, problem).into());
     }
     if memory.check_before_update() == Some(true) && limit > 0 {
-        let used = cgroup.read("memory.current").step(|| format!("{field}: read memory.current"))?;
+        let used = cgroup
+            .read("memory.current")
+            .step(|| format!("{field}: read memory.current"))?;
         let used: u64 = used.trim().parse().unwrap_or(0);
         if used > limit {
             let problem = format!("{limit} bytes are less than the {used} bytes in use (checkBeforeUpdate)");

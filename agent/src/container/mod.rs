@@ -44,7 +44,7 @@ use cgroup::Cgroup;
 use cgroup_values::Setting;
 use devices::PlannedDevice;
 use mounts::PlannedMount;
-use namespaces::Namespaces;
+use namespaces::{Namespaces, Share};
 use seccomp::SeccompFilter;
 use spec::{ContainerSpec, Process as ProcessSpec, SpecError};
 
@@ -53,8 +53,10 @@ use spec::{ContainerSpec, Process as ProcessSpec, SpecError};
 pub struct Plan {
     /// The config.json itself.
     pub container: ContainerSpec,
-    /// The namespaces of its own.
+    /// The namespaces that it has.
     pub namespaces: Namespaces,
+    /// Those of them that are other containers'.
+    pub shares: Vec<Share>,
     /// What is mounted, in order.
     pub mounts: Vec<PlannedMount>,
     /// What is in its `/dev`.
@@ -73,7 +75,7 @@ impl Plan {
     /// When it is malformed or asks for what cannot be done; the error names the field.
     pub fn parse(json: &[u8]) -> Result<Self, SpecError> {
         let container = ContainerSpec::parse(json)?;
-        let namespaces = Namespaces::parse(&container)?;
+        let (namespaces, shares) = Namespaces::parse(&container)?;
         let linux = &container.linux;
         if let Some(parameters) = linux.sysctl() {
             sysctl::check(parameters, namespaces)?;
@@ -83,6 +85,7 @@ impl Plan {
         let resources = linux.resources().as_ref().unwrap_or(&none);
         Ok(Self {
             namespaces,
+            shares,
             mounts: PlannedMount::parse_all(&container.mounts)?,
             devices: PlannedDevice::parse_all(linux.devices().as_deref().unwrap_or_default())?,
             root_propagation: rootfs::parse_propagation(linux.rootfs_propagation().as_deref())?,
@@ -142,18 +145,19 @@ pub struct Container {
 }
 
 impl Container {
-    /// Builds a container up to its start.
+    /// Builds a container up to its start. `others` are the containers that `plan.shares` names, in its order.
     ///
     /// # Errors
     /// Names the step that failed; nothing is left then.
     pub async fn create(
         id: &str,
         plan: Plan,
+        others: &[Arc<Self>],
         stdio: Stdio,
         reaper: &Reaper,
     ) -> Result<Arc<Self>, AgentError> {
         let cgroup = Cgroup::create(id, &plan.limits, &plan.device_program)?;
-        match Self::create_first(&plan, stdio, &cgroup, reaper).await {
+        match Self::create_first(&plan, others, stdio, &cgroup, reaper).await {
             Ok((first, gate)) => {
                 let container = Arc::new(Self {
                     id: id.to_owned(),
@@ -163,7 +167,7 @@ impl Container {
                     gate: Mutex::new(Some(gate)),
                     further: Mutex::default(),
                 });
-                if !container.plan.namespaces.pid() {
+                if !container.plan.namespaces.ends_with_first() {
                     tokio::spawn(Arc::clone(&container).end_with_first());
                 }
                 Ok(container)
@@ -179,16 +183,26 @@ impl Container {
 
     async fn create_first(
         plan: &Plan,
+        others: &[Arc<Self>],
         stdio: Stdio,
         cgroup: &Cgroup,
         reaper: &Reaper,
     ) -> Result<(Process, AgentEnd), AgentError> {
         let process = &plan.container.process;
+        let shared: Vec<_> = plan
+            .shares
+            .iter()
+            .zip(others)
+            .map(|(share, other)| share.of(other.first.pidfd.as_fd()))
+            .collect();
         let terminal = stdio.is_terminal();
         let (files, carrier) = stdio.open(plan.user(process.user.uid()))?;
         let launched = launch(
             &Setup {
-                role: Role::First(plan),
+                role: Role::First {
+                    plan,
+                    shared: &shared,
+                },
                 process,
                 capabilities: process.capabilities.as_ref(),
                 seccomp: plan.seccomp.as_ref(),
@@ -257,14 +271,15 @@ impl Container {
         }
     }
 
-    /// Runs a further process.
+    /// Runs a further process, in the given cgroup below the container's own unless that is empty.
     ///
     /// # Errors
-    /// When the container does not run, the id is taken, or a step of the set-up fails.
+    /// When the container has ended, the id is taken, or a step of the set-up fails.
     pub async fn exec(
         &self,
         id: &str,
         process: &ProcessSpec,
+        cgroup: &str,
         stdio: Stdio,
         reaper: &Reaper,
     ) -> Result<Pid, AgentError> {
@@ -276,7 +291,7 @@ impl Container {
             }
             further.insert(id.to_owned(), None);
         }
-        let result = self.launch_further(process, stdio, reaper).await;
+        let result = self.launch_further(process, cgroup, stdio, reaper).await;
         let mut further = self.further.lock().expect("nothing panics while it is locked");
         match result {
             Ok(process) => {
@@ -294,6 +309,7 @@ impl Container {
     async fn launch_further(
         &self,
         process: &ProcessSpec,
+        cgroup: &str,
         stdio: Stdio,
         reaper: &Reaper,
     ) -> Result<Process, AgentError> {
@@ -307,6 +323,9 @@ impl Container {
             processors(affinity.and_then(|affinity| affinity.initial.as_ref()), "initial")?,
             processors(affinity.and_then(|affinity| affinity.r#final.as_ref()), "final")?,
         ];
+        let below = (!cgroup.is_empty())
+            .then(|| self.cgroup.below(cgroup))
+            .transpose()?;
         let own = &self.plan.container.process.capabilities;
         let terminal = stdio.is_terminal();
         let (files, carrier) = stdio.open(self.plan.user(process.user.uid()))?;
@@ -316,6 +335,7 @@ impl Container {
                     namespaces: self.plan.namespaces,
                     first: self.first.pidfd.as_fd(),
                     first_pid: self.first.pid,
+                    below: below.as_ref().map(AsFd::as_fd),
                 },
                 process,
                 capabilities: process.capabilities.as_ref().or(own.as_ref()),

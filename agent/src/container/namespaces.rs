@@ -5,6 +5,7 @@
 
 use std::{collections::HashMap, fmt::Write as _, fs, path::Path};
 
+use bulkhead_agent_protocol::NAMESPACE_OF;
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, LinuxTimeOffset};
 use rustix::{
     process::Pid,
@@ -21,29 +22,66 @@ use crate::{
     syscalls,
 };
 
-/// Which namespaces a container has of its own.
+/// The kinds of namespaces that a process can move into, by their two names.
+const KINDS: [(UnshareFlags, ThreadNameSpaceType); 6] = [
+    (UnshareFlags::NEWNS, ThreadNameSpaceType::MOUNT),
+    (UnshareFlags::NEWCGROUP, ThreadNameSpaceType::CONTROL_GROUP),
+    (
+        UnshareFlags::NEWUTS,
+        ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME,
+    ),
+    (
+        UnshareFlags::NEWIPC,
+        ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION,
+    ),
+    (UnshareFlags::NEWUSER, ThreadNameSpaceType::USER),
+    (UnshareFlags::NEWTIME, ThreadNameSpaceType::TIME),
+];
+
+/// The kinds that containers can share. Another's mounts would be no root of one's own, and another's users are known to
+/// that container only.
+const SHAREABLE: UnshareFlags = UnshareFlags::NEWPID
+    .union(UnshareFlags::NEWIPC)
+    .union(UnshareFlags::NEWUTS)
+    .union(UnshareFlags::NEWCGROUP)
+    .union(UnshareFlags::NEWTIME);
+
+/// Which namespaces a container has, apart from the guest's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Namespaces(UnshareFlags);
+pub struct Namespaces {
+    own: UnshareFlags,
+    shared: UnshareFlags,
+}
+
+/// A namespace that is another container's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Share {
+    /// That container's id.
+    pub container: String,
+    /// The field that asks for it.
+    pub field: String,
+    kind: UnshareFlags,
+}
+
+/// A namespace that is another container's, and that container's first process.
+#[derive(Debug, Clone, Copy)]
+pub struct SharedNamespace<'a> {
+    share: &'a Share,
+    process: BorrowedFd<'a>,
+}
 
 impl Namespaces {
-    /// Reads them from a container's description.
+    /// Reads them from a container's description, with those that other containers have.
     ///
     /// # Errors
-    /// When an entry is doubled or joins a namespace by its path, when there is no mount namespace, and when a field
+    /// When an entry is doubled or has a path that cannot be joined, when there is no mount namespace, and when a field
     /// needs a namespace that is not there.
-    pub fn parse(container: &ContainerSpec) -> Result<Self, SpecError> {
-        let mut own = UnshareFlags::empty();
+    pub fn parse(container: &ContainerSpec) -> Result<(Self, Vec<Share>), SpecError> {
+        let (mut own, mut shared) = (UnshareFlags::empty(), UnshareFlags::empty());
+        let mut shares = Vec::new();
         let mut network = false;
         for (index, namespace) in container.linux.namespaces().iter().flatten().enumerate() {
             let field = || format!("linux.namespaces[{index}]");
-            if let Some(path) = namespace.path().as_deref().filter(|path| *path != Path::new("")) {
-                return Err(SpecError::Unsupported(format!(
-                    "{}.path: joining the {} namespace \"{}\"",
-                    field(),
-                    namespace.typ(),
-                    path.display()
-                )));
-            }
             let flag = match namespace.typ() {
                 LinuxNamespaceType::Mount => UnshareFlags::NEWNS,
                 LinuxNamespaceType::Cgroup => UnshareFlags::NEWCGROUP,
@@ -57,7 +95,7 @@ impl Namespaces {
             let doubled = if flag.is_empty() {
                 std::mem::replace(&mut network, true)
             } else {
-                own.contains(flag)
+                (own | shared).contains(flag)
             };
             if doubled {
                 return Err(SpecError::invalid(
@@ -65,16 +103,38 @@ impl Namespaces {
                     format!("a second {} namespace", namespace.typ()),
                 ));
             }
-            own |= flag;
+            let Some(path) = namespace.path().as_deref().filter(|path| *path != Path::new("")) else {
+                own |= flag;
+                continue;
+            };
+            let other = path.to_str().and_then(|path| path.strip_prefix(NAMESPACE_OF));
+            let Some(other) = other.filter(|_| SHAREABLE.contains(flag) && !flag.is_empty()) else {
+                return Err(SpecError::Unsupported(format!(
+                    "{}.path: joining the {} namespace \"{}\"",
+                    field(),
+                    namespace.typ(),
+                    path.display()
+                )));
+            };
+            shared |= flag;
+            shares.push(Share {
+                container: other.to_owned(),
+                field: format!("{}.path", field()),
+                kind: flag,
+            });
         }
-        let namespaces = Self(own);
+        let namespaces = Self { own, shared };
         namespaces.check(container)?;
-        Ok(namespaces)
+        Ok((namespaces, shares))
+    }
+
+    fn has(self, kind: UnshareFlags) -> bool {
+        (self.own | self.shared).contains(kind)
     }
 
     fn check(self, container: &ContainerSpec) -> Result<(), SpecError> {
         let needs = |flag, field: &str, kind: &str| {
-            if self.0.contains(flag) {
+            if self.has(flag) {
                 Ok(())
             } else {
                 Err(SpecError::invalid(
@@ -97,6 +157,12 @@ impl Namespaces {
             .is_some_and(|offsets| !offsets.is_empty())
         {
             needs(UnshareFlags::NEWTIME, "linux.timeOffsets", "time")?;
+            if self.shared.contains(UnshareFlags::NEWTIME) {
+                return Err(SpecError::invalid(
+                    "linux.timeOffsets",
+                    "the time namespace is another container's",
+                ));
+            }
         }
         let mapped =
             |mappings: &Option<Vec<LinuxIdMapping>>| mappings.as_ref().is_some_and(|m| !m.is_empty());
@@ -119,27 +185,33 @@ impl Namespaces {
     /// Those that the first process is started in. The cgroup namespace must come after the move into the cgroup
     /// that is to be its root, and the time namespace can be adjusted before the first process is in it only.
     pub fn at_start(self) -> UnshareFlags {
-        self.0.difference(UnshareFlags::NEWCGROUP | UnshareFlags::NEWTIME)
+        self.own
+            .difference(UnshareFlags::NEWCGROUP | UnshareFlags::NEWTIME)
     }
 
-    /// Whether it has process ids of its own, so that the kernel ends all when the first process ends.
+    /// Whether its process ids are its own, so that the kernel ends all when the first process ends.
+    pub fn ends_with_first(self) -> bool {
+        self.own.contains(UnshareFlags::NEWPID)
+    }
+
+    /// Whether its process ids are not the guest's.
     pub fn pid(self) -> bool {
-        self.0.contains(UnshareFlags::NEWPID)
+        self.has(UnshareFlags::NEWPID)
     }
 
     /// Whether it has users of its own.
     pub fn user(self) -> bool {
-        self.0.contains(UnshareFlags::NEWUSER)
+        self.own.contains(UnshareFlags::NEWUSER)
     }
 
-    /// Whether it has System V IPC and message queues of its own.
+    /// Whether its System V IPC and message queues are not the guest's.
     pub fn ipc(self) -> bool {
-        self.0.contains(UnshareFlags::NEWIPC)
+        self.has(UnshareFlags::NEWIPC)
     }
 
-    /// Whether it has host names of its own.
+    /// Whether its host names are not the guest's.
     pub fn uts(self) -> bool {
-        self.0.contains(UnshareFlags::NEWUTS)
+        self.has(UnshareFlags::NEWUTS)
     }
 
     /// Creates those that [`Self::at_start`] leaves out, from within the first process.
@@ -147,10 +219,10 @@ impl Namespaces {
     /// # Errors
     /// Names the namespace or the clock.
     pub fn unshare_rest(self, linux: &Linux) -> Result<(), Failure> {
-        if self.0.contains(UnshareFlags::NEWCGROUP) {
+        if self.own.contains(UnshareFlags::NEWCGROUP) {
             syscalls::unshare(UnshareFlags::NEWCGROUP).step(|| "create a cgroup namespace")?;
         }
-        if self.0.contains(UnshareFlags::NEWTIME) {
+        if self.own.contains(UnshareFlags::NEWTIME) {
             // The process itself enters it at exec.
             syscalls::unshare(UnshareFlags::NEWTIME).step(|| "create a time namespace")?;
             if let Some(offsets) = linux.time_offsets() {
@@ -167,23 +239,45 @@ impl Namespaces {
     /// Says that the container could not be entered.
     pub fn join(self, first: BorrowedFd<'_>) -> Result<(), Failure> {
         let mut types = ThreadNameSpaceType::empty();
-        for (flag, kind) in [
-            (UnshareFlags::NEWNS, ThreadNameSpaceType::MOUNT),
-            (UnshareFlags::NEWCGROUP, ThreadNameSpaceType::CONTROL_GROUP),
-            (
-                UnshareFlags::NEWUTS,
-                ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME,
-            ),
-            (
-                UnshareFlags::NEWIPC,
-                ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION,
-            ),
-            (UnshareFlags::NEWUSER, ThreadNameSpaceType::USER),
-            (UnshareFlags::NEWTIME, ThreadNameSpaceType::TIME),
-        ] {
-            types.set(kind, self.0.contains(flag));
+        for (flag, kind) in KINDS {
+            types.set(kind, self.has(flag));
         }
         move_into_thread_name_spaces(first, types).step(|| "enter the container's namespaces")
+    }
+}
+
+impl Share {
+    /// The namespace, by the first process of the container that has it.
+    pub fn of<'a>(&'a self, process: BorrowedFd<'a>) -> SharedNamespace<'a> {
+        SharedNamespace { share: self, process }
+    }
+}
+
+impl<'a> SharedNamespace<'a> {
+    /// The process whose process ids are shared, if this is about them: they are given to a process at its birth.
+    pub fn process_ids(self) -> Option<BorrowedFd<'a>> {
+        (self.share.kind == UnshareFlags::NEWPID).then_some(self.process)
+    }
+
+    /// A descriptor that stands for the other container's first process.
+    pub fn process(self) -> BorrowedFd<'a> {
+        self.process
+    }
+
+    /// Moves the calling process into it, unless it was born there.
+    ///
+    /// # Errors
+    /// Names the field, for example when the other container's first process has ended.
+    pub fn enter(self) -> Result<(), Failure> {
+        let Some((_, kind)) = KINDS.iter().find(|(flag, _)| *flag == self.share.kind) else {
+            return Ok(());
+        };
+        move_into_thread_name_spaces(self.process, *kind).step(|| {
+            format!(
+                "{}: enter the namespace of container \"{}\"",
+                self.share.field, self.share.container
+            )
+        })
     }
 }
 

@@ -84,8 +84,22 @@ pub fn launch(
     reaper: &Reaper,
 ) -> Result<Launched, Failure> {
     let (channel, process_end) = channel::pair().step(|| "make a channel")?;
-    let mut cloned = clone(setup, namespaces, cgroup.as_fd());
-    if let (Err(Errno::BUSY), Role::Further { first_pid, .. }) = (&cloned, &setup.role) {
+    let place = match &setup.role {
+        Role::Further {
+            below: Some(below), ..
+        } => *below,
+        _ => cgroup.as_fd(),
+    };
+    let mut cloned = clone(setup, namespaces, place);
+    if let (
+        Err(Errno::BUSY),
+        Role::Further {
+            first_pid,
+            below: None,
+            ..
+        },
+    ) = (&cloned, &setup.role)
+    {
         // The container has distributed its controllers, and keeps its processes further down.
         let below = cgroup
             .of_process(*first_pid)
@@ -102,7 +116,7 @@ pub fn launch(
         exit: reaper.adopt(pid),
         channel,
     };
-    if let Role::First(plan) = &setup.role
+    if let Role::First { plan, .. } = &setup.role
         && plan.namespaces.user()
     {
         launched
@@ -113,12 +127,15 @@ pub fn launch(
 }
 
 fn clone(setup: &Setup<'_>, namespaces: UnshareFlags, cgroup: BorrowedFd<'_>) -> Result<Cloned, Errno> {
-    let guard = match &setup.role {
+    let ids_of = match &setup.role {
+        Role::First { shared, .. } => shared.iter().find_map(|namespace| namespace.process_ids()),
         Role::Further {
             namespaces, first, ..
-        } if namespaces.pid() => Some(namespaces::PidNamespaceGuard::enter(*first).map_err(|_| Errno::SRCH)?),
-        _ => None,
+        } => namespaces.pid().then_some(*first),
     };
+    let guard = ids_of
+        .map(|process| namespaces::PidNamespaceGuard::enter(process).map_err(|_| Errno::SRCH))
+        .transpose()?;
     // SAFETY: the agent has one thread.
     let cloned = unsafe { clone_into(namespaces, cgroup) };
     if matches!(cloned, Ok(Cloned::Child)) {
@@ -130,7 +147,7 @@ fn clone(setup: &Setup<'_>, namespaces: UnshareFlags, cgroup: BorrowedFd<'_>) ->
 
 impl Launched {
     fn prepare_user_namespace(&self, setup: &Setup<'_>) -> Result<(), Failure> {
-        if let Role::First(plan) = &setup.role {
+        if let Role::First { plan, .. } = &setup.role {
             namespaces::map_ids(self.pid, &plan.container.linux)?;
         }
         if let Some(score) = setup.process.oom_score_adj {

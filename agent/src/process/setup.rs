@@ -26,7 +26,7 @@ use super::{
 use crate::{
     container::{
         Plan,
-        namespaces::Namespaces,
+        namespaces::{Namespaces, SharedNamespace},
         paths::{self, Kind},
         rootfs::Root,
         seccomp::SeccompFilter,
@@ -43,7 +43,12 @@ const DEFAULT_UMASK: u32 = 0o022;
 /// Which of a container's processes this will be.
 pub enum Role<'a> {
     /// The first: it makes the container.
-    First(&'a Plan),
+    First {
+        /// What is to be made.
+        plan: &'a Plan,
+        /// What it shares with other containers.
+        shared: &'a [SharedNamespace<'a>],
+    },
     /// A later one: it enters the container.
     Further {
         /// The container's namespaces.
@@ -52,6 +57,8 @@ pub enum Role<'a> {
         first: BorrowedFd<'a>,
         /// The first process's id in the guest.
         first_pid: Pid,
+        /// The cgroup below the container's own that it is to be in, if it is to be in one.
+        below: Option<BorrowedFd<'a>>,
     },
 }
 
@@ -96,8 +103,11 @@ impl Setup<'_> {
         use std::os::fd::AsRawFd;
         syscalls::reset_signals();
         let mut kept = vec![channel.as_raw_fd()];
-        if let Role::Further { first, .. } = &self.role {
-            kept.push(first.as_raw_fd());
+        match &self.role {
+            Role::First { shared, .. } => {
+                kept.extend(shared.iter().map(|namespace| namespace.process().as_raw_fd()));
+            }
+            Role::Further { first, .. } => kept.push(first.as_raw_fd()),
         }
         kept.sort_unstable();
         // SAFETY: this process never returns to the code of the agent, whose objects own the descriptors closed here.
@@ -120,7 +130,7 @@ impl Setup<'_> {
             scheduling::set_processors(processors)?;
         }
         let terminal = match &self.role {
-            Role::First(plan) => self.make_container(plan, channel)?,
+            Role::First { plan, shared } => self.make_container(plan, shared, channel)?,
             Role::Further {
                 namespaces, first, ..
             } => self.enter_container(*namespaces, *first)?,
@@ -133,7 +143,7 @@ impl Setup<'_> {
             self.process.args.as_deref().unwrap_or_default(),
             &self.environment(),
         )?;
-        if matches!(self.role, Role::First(_)) {
+        if matches!(self.role, Role::First { .. }) {
             channel.send_ready();
             channel.wait_for_go()?;
         }
@@ -143,7 +153,12 @@ impl Setup<'_> {
         program.execute()
     }
 
-    fn make_container(&self, plan: &Plan, channel: &ProcessEnd) -> Result<Option<Terminal>, Failure> {
+    fn make_container(
+        &self,
+        plan: &Plan,
+        shared: &[SharedNamespace<'_>],
+        channel: &ProcessEnd,
+    ) -> Result<Option<Terminal>, Failure> {
         if plan.namespaces.user() {
             channel.wait_for_go()?;
             credentials::become_root()?;
@@ -151,6 +166,7 @@ impl Setup<'_> {
             self.prepare_attributes()?;
         }
         let (container, linux) = (&plan.container, &plan.container.linux);
+        shared.iter().try_for_each(|namespace| namespace.enter())?;
         plan.namespaces.unshare_rest(linux)?;
         if let Some(name) = &container.hostname {
             sethostname(name.as_bytes()).step(|| "set hostname")?;

@@ -3,6 +3,10 @@ use serde_json::{Value, json};
 use super::*;
 
 fn parse(namespaces: &Value, more: &[(&str, Value)]) -> Result<Namespaces, String> {
+    parse_with_shares(namespaces, more).map(|(namespaces, _)| namespaces)
+}
+
+fn parse_with_shares(namespaces: &Value, more: &[(&str, Value)]) -> Result<(Namespaces, Vec<Share>), String> {
     let mut document = json!({
         "root": {"path": "/r"},
         "process": {"user": {}, "args": ["x"], "cwd": "/"},
@@ -37,6 +41,33 @@ fn cgroup_and_time_come_later() {
 }
 
 #[test]
+fn namespaces_of_another_container_are_shared() {
+    let (namespaces, shares) = parse_with_shares(
+        &json!([
+            {"type": "mount"},
+            {"type": "pid", "path": "container:other"},
+            {"type": "uts", "path": "container:infra"},
+            {"type": "ipc"},
+        ]),
+        &[("/hostname", json!("h"))],
+    )
+    .unwrap();
+    assert_eq!(namespaces.at_start(), UnshareFlags::NEWNS | UnshareFlags::NEWIPC);
+    assert!(namespaces.pid() && namespaces.uts() && !namespaces.ends_with_first());
+    let said: Vec<_> = shares
+        .iter()
+        .map(|share| (share.container.as_str(), share.field.as_str()))
+        .collect();
+    assert_eq!(
+        said,
+        [
+            ("other", "linux.namespaces[1].path"),
+            ("infra", "linux.namespaces[2].path")
+        ]
+    );
+}
+
+#[test]
 fn what_cannot_be_is_refused() {
     for (namespaces, more, text) in [
         (
@@ -53,6 +84,26 @@ fn what_cannot_be_is_refused() {
             json!([{"type": "pid", "path": "/proc/7/ns/pid"}]),
             vec![],
             "linux.namespaces[0].path: joining the pid namespace \"/proc/7/ns/pid\" is not supported",
+        ),
+        (
+            json!([{"type": "mount", "path": "container:other"}]),
+            vec![],
+            "linux.namespaces[0].path: joining the mnt namespace \"container:other\" is not supported",
+        ),
+        (
+            json!([{"type": "mount"}, {"type": "user", "path": "container:other"}]),
+            vec![],
+            "linux.namespaces[1].path: joining the user namespace \"container:other\" is not supported",
+        ),
+        (
+            json!([{"type": "uts"}, {"type": "uts", "path": "container:other"}]),
+            vec![],
+            "linux.namespaces[1]: a second uts namespace",
+        ),
+        (
+            json!([{"type": "mount"}, {"type": "time", "path": "container:other"}]),
+            vec![("/linux/timeOffsets", json!({"boottime": {"secs": 1}}))],
+            "linux.timeOffsets: the time namespace is another container's",
         ),
         (
             json!([]),
