@@ -36,6 +36,9 @@ pub struct VmConfig {
     /// Whether the guest gets a virtio-rng device.
     #[serde(default)]
     pub rng: bool,
+    /// How many slots are kept free for network devices, which come by the `attach_network` request.
+    #[serde(default)]
+    pub network_slots: u8,
     /// Where the guest's console output goes as it comes: for a person who looks for what goes wrong. A reader that
     /// stops reading stops the guest's processor.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,12 +1,14 @@
 //! The requests that a running VMM takes on its control socket.
 //!
 //! One JSON document a line in each direction; a request is answered before the next one is read. The
-//! descriptor of [`Request::AttachBlock`] travels with the request's first byte (`SCM_RIGHTS`).
+//! descriptor of [`Request::AttachBlock`] and [`Request::AttachNetwork`] travels with the request's first byte (`SCM_RIGHTS`).
 
 mod client;
 pub mod server;
 
 use serde::{Deserialize, Serialize};
+
+pub use crate::devices::virtio::net::MacAddress;
 
 /// What can be asked of a running VMM. Requests without fields have braces all the same: serde would let a unit variant
 /// have unknown fields.
@@ -30,6 +32,14 @@ pub enum Request {
         /// Whether the guest may only read it.
         read_only: bool,
     },
+    /// Put a network device on the tap whose descriptor is attached into the next reserved slot. The tap is set up with
+    /// `IFF_TAP`, `IFF_NO_PI` and `IFF_VNET_HDR`, and is attached to an interface.
+    AttachNetwork {
+        /// The address of the guest's interface.
+        mac: MacAddress,
+        /// The largest packet in bytes that the network takes, at least 68.
+        mtu: u16,
+    },
 }
 
 /// What a VMM answers.
@@ -44,6 +54,12 @@ pub enum Response {
     Console {
         /// The lines, without their ends.
         lines: Vec<String>,
+    },
+    /// To [`Request::AttachNetwork`].
+    NetworkAttached {
+        /// The slot's number. The device is there when the guest's driver looks again: at the platform device
+        /// `virtio-mmio.N` of that number.
+        slot: usize,
     },
     /// It could not be done; nothing has changed.
     Error {

@@ -45,6 +45,8 @@ pub struct Launch<'a> {
     pub blocks: Vec<Block>,
     /// Whether the guest gets a virtio-rng device.
     pub rng: bool,
+    /// How many network devices it can get while it runs.
+    pub network_slots: u8,
     /// Where the guest's console output goes as it comes.
     pub console: Option<OwnedFd>,
     /// The listening control socket.
@@ -141,6 +143,7 @@ impl Launch<'_> {
                 })
                 .collect(),
             rng: self.rng,
+            network_slots: self.network_slots,
             console: passed.pass_optional(self.console),
             control: passed.pass_optional(self.control),
             report: Some(passed.pass(report)),

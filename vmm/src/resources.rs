@@ -70,6 +70,8 @@ pub struct Devices {
     pub blocks: Vec<Block>,
     /// Whether there is an entropy device.
     pub rng: bool,
+    /// How many slots are kept free for network devices.
+    pub network_slots: u8,
 }
 
 /// The vsock device's.
@@ -135,6 +137,7 @@ impl Resources {
                 filesystem: config.filesystem.map(|filesystem| filesystem.tag),
                 blocks,
                 rng: config.rng,
+                network_slots: config.network_slots,
             },
             console: inherited
                 .take_optional("console", config.console)?

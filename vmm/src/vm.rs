@@ -9,9 +9,10 @@ use vmm_sys_util::epoll::EventSet;
 use crate::arch::x86_64::cpuid::Processors;
 use crate::arch::x86_64::{boot, kernel, layout, machine};
 use crate::console::{Console, ConsoleWriter};
-use crate::control::server::{ControlServer, Guest};
+use crate::control::server::{AttachNetwork, ControlServer, Guest};
 use crate::devices::ports::Ports;
 use crate::devices::virtio::fs::{Filesystem, HostView};
+use crate::devices::virtio::net::Net;
 use crate::devices::virtio::vsock::VsockDevice;
 use crate::devices::virtio::{Rng, blk};
 use crate::devices::{reset, serial};
@@ -25,7 +26,7 @@ use crate::report::{Outcome, Reporter, Stage};
 use crate::resources::{Devices, Resources};
 use crate::vcpu::Buses;
 use crate::vcpus::Vcpus;
-use crate::wiring::{self, DeviceError, Slots};
+use crate::wiring::{self, DeviceError, ReservedSlots, Slots};
 
 /// Builds the microVM, runs it, and returns how it ended.
 pub fn run(resources: Resources, console: &Console, reporter: &Reporter) -> Result<Outcome, Failure> {
@@ -39,7 +40,7 @@ pub fn run(resources: Resources, console: &Console, reporter: &Reporter) -> Resu
     event_loop.add(Box::new(AtEnd(end.clone())));
 
     let kvm = kvm::open(resources.kvm).at(Stage::Kvm)?;
-    let vm = machine::create(&kvm).at(Stage::Kvm)?;
+    let vm = Arc::new(machine::create(&kvm).at(Stage::Kvm)?);
     let processors = Processors::new(&kvm, resources.vcpus).at(Stage::Vcpus)?;
 
     let ram = layout::ram(u64::from(resources.memory_mib) << 20);
@@ -54,7 +55,7 @@ pub fn run(resources: Resources, console: &Console, reporter: &Reporter) -> Resu
         .transpose()
         .at(Stage::Kernel)?;
 
-    let mut slots = Slots::new(&vm, memory.clone());
+    let mut slots = Slots::new(vm.clone(), memory.clone());
     let disks =
         plug_devices(&mut slots, resources.devices, host_view, &event_loop.handle()).at(Stage::Devices)?;
     let command_line = format!(
@@ -70,9 +71,10 @@ pub fn run(resources: Resources, console: &Console, reporter: &Reporter) -> Resu
         serial_line,
         ConsoleWriter::new(console.clone(), resources.console),
     );
+    let (mmio, reserved) = slots.into_bus();
     let buses = Arc::new(Buses {
         ports: Ports::new(serial, reset::new(memory.clone(), console.clone(), end.clone())),
-        mmio: slots.into_bus(),
+        mmio,
     });
 
     let vcpus = (0..resources.vcpus)
@@ -86,6 +88,7 @@ pub fn run(resources: Resources, console: &Console, reporter: &Reporter) -> Resu
             console: console.clone(),
             end: end.clone(),
             disks,
+            networks: attach_networks(reserved, Arc::clone(&buses), event_loop.handle()),
             started,
         };
         event_loop.add(Box::new(ControlServer::new(socket, guest).at(Stage::Run)?));
@@ -126,7 +129,17 @@ fn plug_devices(
     if devices.rng {
         slots.plug(Box::new(Rng::new(event_loop.clone())))?;
     }
+    // Behind all others: the numbers of those do not depend on how many are reserved.
+    slots.reserve(devices.network_slots)?;
     Ok(disks)
+}
+
+/// The way in which network devices get into the slots that are kept for them.
+fn attach_networks(mut slots: ReservedSlots, buses: Arc<Buses>, event_loop: LoopHandle) -> AttachNetwork {
+    Box::new(move |tap, mac, mtu| {
+        let device = Net::new(tap, mac, mtu, event_loop.clone())?;
+        slots.plug(&buses, Box::new(device))
+    })
 }
 
 /// Ends the event loop's wait at the guest's end.

@@ -3,17 +3,21 @@
 
 use std::fmt::Write;
 use std::io;
+use std::ops::Range;
+use std::sync::Arc;
 
 use kvm_ioctls::{IoEventAddress, VmFd};
 use virtio_bindings::virtio_mmio::VIRTIO_MMIO_QUEUE_NOTIFY;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::arch::x86_64::layout;
-use crate::devices::mmio::{MmioBus, WINDOW};
+use crate::devices::mmio::{MmioBus, WINDOW, Window};
 use crate::devices::virtio::blk::ImageError;
+use crate::devices::virtio::net::NetError;
 use crate::devices::virtio::{MmioTransport, VirtioDevice, Wiring};
 use crate::kvm::KvmError;
 use crate::memory::GuestMemory;
+use crate::vcpu::Buses;
 
 /// A device could not be made or plugged in.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +25,9 @@ pub enum DeviceError {
     /// There is no interrupt for it.
     #[error("the guest would have more than {0} virtio devices")]
     TooMany(usize),
+    /// Every slot that was kept free has been filled.
+    #[error("no slot is free for another device: the guest was started with {0} (network_slots)")]
+    NoneFree(usize),
     /// KVM refused to connect it.
     #[error(transparent)]
     Kvm(#[from] KvmError),
@@ -30,6 +37,9 @@ pub enum DeviceError {
     /// An image cannot be served.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// A network device cannot be made.
+    #[error(transparent)]
+    Network(#[from] NetError),
     /// The root cannot be opened.
     #[error("cannot open the shared folder")]
     SharedFolder(#[source] io::Error),
@@ -39,37 +49,104 @@ pub enum DeviceError {
 }
 
 /// The virtual machine's slots for devices.
-pub struct Slots<'vm> {
-    vm: &'vm VmFd,
-    memory: GuestMemory,
-    transports: Vec<MmioTransport>,
+pub struct Slots {
+    board: Board,
+    windows: Vec<Window>,
 }
 
-impl<'vm> Slots<'vm> {
+impl Slots {
     /// Empty slots.
-    pub fn new(vm: &'vm VmFd, memory: GuestMemory) -> Self {
+    pub fn new(vm: Arc<VmFd>, memory: GuestMemory) -> Self {
         Slots {
-            vm,
-            memory,
-            transports: Vec::new(),
+            board: Board { vm, memory },
+            windows: Vec::new(),
         }
     }
 
     /// Plugs a device into the next slot.
     pub fn plug(&mut self, device: Box<dyn VirtioDevice>) -> Result<(), DeviceError> {
-        let slot = self.transports.len();
+        let transport = self.board.connect(self.windows.len(), device)?;
+        self.windows.push(Window::Device(transport));
+        Ok(())
+    }
+
+    /// Keeps that many slots free behind the devices, for devices that come while the guest runs.
+    pub fn reserve(&mut self, count: u8) -> Result<(), DeviceError> {
+        for _ in 0..count {
+            let slot = self.windows.len();
+            interrupt(slot).ok_or(DeviceError::TooMany(slot))?;
+            self.windows.push(Window::Reserved);
+        }
+        Ok(())
+    }
+
+    /// The kernel's parameters that describe the slots (Documentation/admin-guide/kernel-parameters.txt,
+    /// `virtio_mmio.device`), each followed by a space.
+    pub fn parameters(&self) -> String {
+        (0..self.windows.len()).fold(String::new(), |mut text, slot| {
+            if let Some(interrupt) = interrupt(slot) {
+                write!(text, "virtio_mmio.device=4K@{:#x}:{interrupt} ", window(slot))
+                    .expect("a String takes all");
+            }
+            text
+        })
+    }
+
+    /// The devices on their bus, and the way to plug in others later.
+    pub fn into_bus(self) -> (MmioBus, ReservedSlots) {
+        let reserved = |window: &Window| matches!(window, Window::Reserved);
+        let devices = self.windows.iter().position(reserved);
+        let free = devices.unwrap_or(self.windows.len())..self.windows.len();
+        let slots = ReservedSlots {
+            board: self.board,
+            reserved: free.len(),
+            free,
+        };
+        (MmioBus::new(layout::MMIO_WINDOWS, self.windows), slots)
+    }
+}
+
+/// The slots that were empty when the guest started. Its driver found nothing in them and left; a program in the guest has
+/// it look again at the slot that is named.
+pub struct ReservedSlots {
+    board: Board,
+    reserved: usize,
+    free: Range<usize>,
+}
+
+impl ReservedSlots {
+    /// Plugs a device into the next free slot and returns its number, which is that of the platform device
+    /// `virtio-mmio.N` in the guest.
+    pub fn plug(&mut self, buses: &Buses, device: Box<dyn VirtioDevice>) -> Result<usize, DeviceError> {
+        let slot = self.free.start;
+        if self.free.is_empty() {
+            return Err(DeviceError::NoneFree(self.reserved));
+        }
+        let transport = self.board.connect(slot, device)?;
+        buses.mmio.fill(slot, transport);
+        self.free.next();
+        Ok(slot)
+    }
+}
+
+/// What devices are connected to.
+struct Board {
+    vm: Arc<VmFd>,
+    memory: GuestMemory,
+}
+
+impl Board {
+    fn connect(&self, slot: usize, device: Box<dyn VirtioDevice>) -> Result<MmioTransport, DeviceError> {
         let interrupt = interrupt(slot).ok_or(DeviceError::TooMany(slot))?;
         let wiring = Wiring {
             memory: self.memory.clone(),
-            line: interrupt_line(self.vm, interrupt)?,
+            line: interrupt_line(&self.vm, interrupt)?,
             kicks: (0u32..)
                 .zip(device.queue_sizes())
                 .map(|(queue, _)| self.kick(slot, queue))
                 .collect::<Result<_, _>>()?,
         };
-        let transport = MmioTransport::new(device, wiring).map_err(DeviceError::QueueSize)?;
-        self.transports.push(transport);
-        Ok(())
+        MmioTransport::new(device, wiring).map_err(DeviceError::QueueSize)
     }
 
     /// An eventfd that KVM writes to when the driver notifies that queue.
@@ -80,23 +157,6 @@ impl<'vm> Slots<'vm> {
             .register_ioevent(&kick, &notify, queue)
             .map_err(KvmError::call("KVM_IOEVENTFD"))?;
         Ok(kick)
-    }
-
-    /// The kernel's parameters that describe the devices (Documentation/admin-guide/kernel-parameters.txt,
-    /// `virtio_mmio.device`), each followed by a space.
-    pub fn parameters(&self) -> String {
-        (0..self.transports.len()).fold(String::new(), |mut text, slot| {
-            if let Some(interrupt) = interrupt(slot) {
-                write!(text, "virtio_mmio.device=4K@{:#x}:{interrupt} ", window(slot))
-                    .expect("a String takes all");
-            }
-            text
-        })
-    }
-
-    /// The devices on their bus.
-    pub fn into_bus(self) -> MmioBus {
-        MmioBus::new(layout::MMIO_WINDOWS, self.transports)
     }
 }
 

@@ -39,6 +39,9 @@ const COMMAND_LINE: &str = "console=ttyS0 quiet loglevel=4 noreplace-smp swiotlb
 /// The guest's vsock address. It is known inside its own VMM only, so every guest can have the same.
 const GUEST_CID: u32 = 3;
 
+/// How many network interfaces a guest can be joined to. A slot that stays empty costs the guest's boot a look at it.
+const NETWORK_SLOTS: u8 = 8;
+
 /// The most that is read of what a VMM says, in bytes: it is not trusted to stop.
 const LONGEST_ANSWER: usize = 1 << 20;
 
@@ -136,6 +139,7 @@ impl Vmm {
             filesystem: Some(SHARED_TAG.to_owned()),
             blocks: Vec::new(),
             rng: true,
+            network_slots: NETWORK_SLOTS,
             console: None,
             control: Some(listen(folder, &handle, StateFolder::CONTROL)?),
         }

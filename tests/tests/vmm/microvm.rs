@@ -77,6 +77,7 @@ impl MicroVm {
             filesystem: None,
             blocks: Vec::new(),
             rng: true,
+            network_slots: 0,
             console: None,
             control: Some(control_listener),
         };

@@ -3,6 +3,7 @@
 //! Its system calls: accept4, recvmsg, sendto, close, epoll_ctl, read (the pause's event), tgkill and futex (pausing).
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
@@ -15,10 +16,12 @@ use super::client::{Client, LONGEST_REQUEST, Line};
 use super::{Request, Response};
 use crate::console::Console;
 use crate::devices::virtio::blk;
+use crate::devices::virtio::net::MacAddress;
 use crate::end::End;
 use crate::failure::with_causes;
 use crate::report::Outcome;
 use crate::vcpus::Vcpus;
+use crate::wiring::DeviceError;
 
 /// The most clients at a time; others wait until one leaves.
 const MOST_CLIENTS: usize = 16;
@@ -33,9 +36,15 @@ pub struct Guest {
     pub end: End,
     /// Its disks, of which some are slots for an image to come.
     pub disks: Vec<blk::Slot>,
+    /// How it gets network devices.
+    pub networks: AttachNetwork,
     /// When it began.
     pub started: Instant,
 }
+
+/// Puts a network device on a tap, of that address and MTU, into a reserved slot, and returns the slot's number.
+pub type AttachNetwork =
+    Box<dyn FnMut(OwnedFd, MacAddress, u16) -> Result<usize, DeviceError> + Send>;
 
 /// The control socket.
 pub struct ControlServer {
@@ -90,7 +99,7 @@ impl ControlServer {
         let Some(client) = self.clients.get_mut(&events.fd()) else {
             return;
         };
-        let served = serve(client, &self.guest, events.event_set());
+        let served = serve(client, &mut self.guest, events.event_set());
         if served.is_ok() && ops.modify(Events::new(client, client.interest())).is_ok() {
             self.settle_pauses(ops);
         } else {
@@ -117,7 +126,7 @@ impl ControlServer {
             }
             client.awaits_pause = false;
             // Requests that came while it waited are in its buffer.
-            let stays = client.respond(&response).is_ok() && answer_lines(client, &self.guest).is_ok();
+            let stays = client.respond(&response).is_ok() && answer_lines(client, &mut self.guest).is_ok();
             if stays && ops.modify(Events::new(client, client.interest())).is_ok() {
                 return true;
             }
@@ -128,7 +137,7 @@ impl ControlServer {
     }
 }
 
-fn serve(client: &mut Client, guest: &Guest, events: EventSet) -> Result<(), Gone> {
+fn serve(client: &mut Client, guest: &mut Guest, events: EventSet) -> Result<(), Gone> {
     client.flush()?;
     let more = !events.contains(EventSet::IN) || client.receive()?;
     answer_lines(client, guest)?;
@@ -136,7 +145,7 @@ fn serve(client: &mut Client, guest: &Guest, events: EventSet) -> Result<(), Gon
     if more && !hung_up { Ok(()) } else { Err(Gone) }
 }
 
-fn answer_lines(client: &mut Client, guest: &Guest) -> Result<(), Gone> {
+fn answer_lines(client: &mut Client, guest: &mut Guest) -> Result<(), Gone> {
     while client.is_ready()
         && let Some(line) = client.next_line()
     {
@@ -160,7 +169,7 @@ fn answer_lines(client: &mut Client, guest: &Guest) -> Result<(), Gone> {
 }
 
 /// What a request is answered, or nothing when that is known later.
-fn answer(request: Request, client: &mut Client, guest: &Guest) -> Option<Response> {
+fn answer(request: Request, client: &mut Client, guest: &mut Guest) -> Option<Response> {
     Some(match request {
         Request::Pause {} => {
             guest.vcpus.pause();
@@ -181,6 +190,7 @@ fn answer(request: Request, client: &mut Client, guest: &Guest) -> Option<Respon
         Request::Console {} => Response::Console {
             lines: guest.console.lines(),
         },
+        Request::AttachNetwork { mac, mtu } => attach_network(client.take_attached(), mac, mtu, guest),
         Request::AttachBlock { id, read_only } => {
             let slot = guest.disks.iter().find(|slot| slot.id() == id);
             match (slot, client.take_attached()) {
@@ -193,6 +203,16 @@ fn answer(request: Request, client: &mut Client, guest: &Guest) -> Option<Respon
             }
         }
     })
+}
+
+fn attach_network(tap: Option<File>, mac: MacAddress, mtu: u16, guest: &mut Guest) -> Response {
+    let Some(tap) = tap else {
+        return error("no descriptor came with the request");
+    };
+    match (guest.networks)(tap.into(), mac, mtu) {
+        Ok(slot) => Response::NetworkAttached { slot },
+        Err(cause) => error(&with_causes(&cause)),
+    }
 }
 
 fn metrics(guest: &Guest) -> serde_json::Map<String, serde_json::Value> {

@@ -198,6 +198,7 @@ impl VmmConfig<'_> {
             filesystem: None,
             blocks: Vec::new(),
             rng: true,
+            network_slots: 0,
             console: Some(console.as_raw_fd()),
             control: None,
             report: None,

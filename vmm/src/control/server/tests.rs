@@ -51,6 +51,7 @@ fn start() -> Server {
             console,
             end: their_end,
             disks,
+            networks: Box::new(|_, _, _| Err(DeviceError::NoneFree(0))),
             started: Instant::now(),
         };
         let mut event_loop = EventLoop::new().unwrap();

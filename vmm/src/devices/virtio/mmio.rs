@@ -271,6 +271,20 @@ impl MmioTransport {
     }
 }
 
+/// What a driver reads where there is no device yet: registers without a function, of device type 0 (section 4.2.2).
+pub fn read_reserved(offset: u64, data: &mut [u8]) {
+    data.fill(0);
+    if let (Ok(data), Ok(offset)) = (<&mut [u8; 4]>::try_from(data), u32::try_from(offset)) {
+        let value = match offset {
+            register::VIRTIO_MMIO_MAGIC_VALUE => MAGIC,
+            register::VIRTIO_MMIO_VERSION => VERSION,
+            register::VIRTIO_MMIO_VENDOR_ID => VENDOR,
+            _ => 0,
+        };
+        *data = value.to_le_bytes();
+    }
+}
+
 fn new_queues(device: &dyn VirtioDevice) -> Result<Vec<Queue>, virtio_queue::Error> {
     device
         .queue_sizes()

@@ -5,6 +5,7 @@ mod buffers;
 pub mod device;
 pub mod fs;
 pub mod mmio;
+pub mod net;
 pub mod rng;
 pub mod vsock;
 mod worker;
