@@ -43,8 +43,7 @@ pub struct Guest {
 }
 
 /// Puts a network device on a tap, of that address and MTU, into a reserved slot, and returns the slot's number.
-pub type AttachNetwork =
-    Box<dyn FnMut(OwnedFd, MacAddress, u16) -> Result<usize, DeviceError> + Send>;
+pub type AttachNetwork = Box<dyn FnMut(OwnedFd, MacAddress, u16) -> Result<usize, DeviceError> + Send>;
 
 /// The control socket.
 pub struct ControlServer {

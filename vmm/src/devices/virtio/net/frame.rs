@@ -47,7 +47,9 @@ pub fn append_pieces(
         let mut address = descriptor.addr();
         // One byte more than a frame can have tells a chain that is too long.
         let room = MAX_FRAME + 1 - bytes;
-        let len = usize::try_from(descriptor.len()).map_err(|_| Malformed)?.min(room);
+        let len = usize::try_from(descriptor.len())
+            .map_err(|_| Malformed)?
+            .min(room);
         if len == 0 {
             continue;
         }

@@ -52,7 +52,9 @@ impl FromStr for MacAddress {
             good.then(|| u8::from_str_radix(digits, 16).ok()).flatten()
         };
         let bytes: Option<Vec<u8>> = text.split(':').map(byte).collect();
-        let bytes = bytes.and_then(|bytes| bytes.try_into().ok()).ok_or_else(refused)?;
+        let bytes = bytes
+            .and_then(|bytes| bytes.try_into().ok())
+            .ok_or_else(refused)?;
         MacAddress::new(bytes)
     }
 }

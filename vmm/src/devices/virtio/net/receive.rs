@@ -135,7 +135,8 @@ impl RxRing {
             pieces += buffer.pieces;
             self.capacity -= buffer.len;
             // At most the length of a frame.
-            self.used.push((buffer.head, u32::try_from(len).unwrap_or(u32::MAX)));
+            self.used
+                .push((buffer.head, u32::try_from(len).unwrap_or(u32::MAX)));
         }
         let count = u16::try_from(self.used.len()).unwrap_or(u16::MAX);
         self.write_count(memory, count);
