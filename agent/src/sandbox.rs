@@ -77,7 +77,7 @@ impl Sandbox {
     async fn build(&self, request: &proto::CreateContainerRequest) -> Result<Arc<Container>, AgentError> {
         // First, as whatever fails ends the streams.
         let stdio = self.connect(request.stdio.as_ref()).await?;
-        let plan = Plan::parse(&request.spec)?;
+        let plan = Plan::parse(&request.spec, &request.state)?;
         {
             let mut mounted = self.mounted.lock().expect("nothing panics while it is locked");
             for storage in &request.storages {

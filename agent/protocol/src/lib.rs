@@ -1,6 +1,8 @@
 //! What the runtime and the agent say to each other: messages, client and server, generated from
-//! `proto/agent.proto`, which is the documentation; and [`spec`], what they make of config.json.
+//! `proto/agent.proto`, which is the documentation; [`spec`], what they make of config.json;
+//! and [`hook`], which both can run.
 
+pub mod hook;
 pub mod spec;
 
 #[allow(

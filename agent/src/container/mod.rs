@@ -6,6 +6,7 @@ mod copy_up;
 mod device_filter;
 pub mod devices;
 pub mod freezer;
+pub mod hooks;
 pub mod limits;
 mod mount_options;
 pub mod mounts;
@@ -43,6 +44,7 @@ use crate::{
 use cgroup::Cgroup;
 use cgroup_values::Setting;
 use devices::PlannedDevice;
+use hooks::GuestHooks;
 use mounts::PlannedMount;
 use namespaces::{Namespaces, Share};
 use seccomp::SeccompFilter;
@@ -63,18 +65,21 @@ pub struct Plan {
     pub devices: Vec<PlannedDevice>,
     /// linux.rootfsPropagation.
     pub root_propagation: Option<(u64, bool)>,
+    /// What else is run in it.
+    pub hooks: GuestHooks,
     limits: Vec<Setting>,
     device_program: Vec<BpfInstruction>,
     seccomp: Option<SeccompFilter>,
 }
 
 impl Plan {
-    /// Reads a config.json.
+    /// Reads a config.json, and the state that hooks are to be told.
     ///
     /// # Errors
     /// When it is malformed or asks for what cannot be done; the error names the field.
-    pub fn parse(json: &[u8]) -> Result<Self, SpecError> {
-        let container = ContainerSpec::parse(json)?;
+    pub fn parse(json: &[u8], state: &[u8]) -> Result<Self, SpecError> {
+        let mut container = ContainerSpec::parse(json)?;
+        let hooks = GuestHooks::new(std::mem::take(&mut container.hooks), state)?;
         let (namespaces, shares) = Namespaces::parse(&container)?;
         let linux = &container.linux;
         if let Some(parameters) = linux.sysctl() {
@@ -88,6 +93,7 @@ impl Plan {
             shares,
             mounts: PlannedMount::parse_all(&container.mounts)?,
             devices: PlannedDevice::parse_all(linux.devices().as_deref().unwrap_or_default())?,
+            hooks,
             root_propagation: rootfs::parse_propagation(linux.rootfs_propagation().as_deref())?,
             limits: cgroup_values::settings(resources)?,
             device_program: device_filter::compile(resources.devices().as_deref().unwrap_or_default())?,

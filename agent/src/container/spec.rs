@@ -3,6 +3,7 @@
 
 use std::{collections::HashSet, path::PathBuf};
 
+use bulkhead_agent_protocol::hook::Hooks;
 use oci_spec::runtime::{
     Linux, LinuxCapabilities, LinuxIOPriority, LinuxResources, Mount, PosixRlimit, Root, Scheduler, User,
 };
@@ -53,6 +54,8 @@ pub struct ContainerSpec {
     pub domainname: Option<String>,
     /// The first process.
     pub process: Process,
+    /// What else is run, and when.
+    pub hooks: Hooks,
     /// The Linux section.
     pub linux: Linux,
 }
@@ -95,6 +98,7 @@ struct Document {
     hostname: Option<String>,
     domainname: Option<String>,
     process: Option<Process>,
+    hooks: Option<Hooks>,
     linux: Option<Linux>,
 }
 
@@ -119,6 +123,7 @@ impl ContainerSpec {
             hostname: document.hostname.filter(|name| !name.is_empty()),
             domainname: document.domainname.filter(|name| !name.is_empty()),
             process: document.process.ok_or_else(|| missing("process"))?,
+            hooks: document.hooks.unwrap_or_default(),
             linux: document.linux.ok_or_else(|| missing("linux"))?,
         };
         if !container.root.path().is_absolute() {

@@ -143,9 +143,10 @@ impl Setup<'_> {
             self.process.args.as_deref().unwrap_or_default(),
             &self.environment(),
         )?;
-        if matches!(self.role, Role::First { .. }) {
+        if let Role::First { plan, .. } = &self.role {
             channel.send_ready();
             channel.wait_for_go()?;
+            plan.hooks.start_container()?;
         }
         if self.no_new_privileges() {
             self.filter_system_calls()?;
@@ -186,6 +187,7 @@ impl Setup<'_> {
             None
         };
         stdio::reopen_null(root.as_fd(), self.null);
+        plan.hooks.create_container()?;
         root.enter(plan)?;
         Ok(terminal)
     }
