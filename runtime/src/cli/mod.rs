@@ -2,6 +2,7 @@
 
 mod check;
 mod delete;
+mod features;
 mod list;
 mod run;
 mod spec;
@@ -64,6 +65,7 @@ struct Global {
 enum Command {
     Run(run::Run),
     Spec(spec::Spec),
+    Features(features::Features),
     Check(check::Check),
     State(state::State),
     List(list::List),
@@ -139,6 +141,7 @@ impl CommandLine {
         match self.command {
             Some(Command::Run(run)) => run.execute(&global),
             Some(Command::Spec(spec)) => spec.execute(),
+            Some(Command::Features(features)) => features.execute(),
             Some(Command::Check(check)) => check.execute(&global),
             Some(Command::State(state)) => state.execute(&global),
             Some(Command::List(list)) => list.execute(&global),

@@ -2,6 +2,7 @@
 
 mod failure;
 mod foreground;
+pub mod hooks;
 mod monitor;
 mod stdio;
 mod streams;

@@ -11,12 +11,15 @@ mod validate;
 
 pub use bundle::{Bundle, BundleError};
 pub use guest::{GuestPaths, for_guest};
-pub use refuse::{refusals, refuse_unsupported, refuse_unsupported_process};
+pub use refuse::{is_refused, refusals, refuse_unsupported, refuse_unsupported_process};
 pub use spec::{Mount, Process, Root, Spec};
 pub use validate::{BindSource, validate};
 
 /// The version of the runtime specification that is implemented.
 pub const OCI_VERSION: &str = "1.3.0";
+
+/// The oldest version that is; every later one with the same first number is read, too.
+pub const MIN_OCI_VERSION: &str = "1.0.0";
 
 /// The `config.json` that `bulkhead spec` writes.
 pub const DEFAULT_CONFIG: &str = include_str!("default_config.json");

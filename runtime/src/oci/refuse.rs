@@ -13,6 +13,11 @@ pub fn refusals() -> impl Iterator<Item = (&'static str, Refusal)> {
     })
 }
 
+/// Whether every value of the field at `path` that asks for something is refused.
+pub fn is_refused(path: &str) -> bool {
+    refusals().any(|(refused, refusal)| refused == path && !matches!(refusal.when, When::Is(_)))
+}
+
 /// Refuses the first field of a document that asks for what cannot be done.
 ///
 /// # Errors

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bulkhead_agent_protocol::hook::Hooks;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -22,6 +23,8 @@ pub struct Spec {
     pub process: Option<Process>,
     /// Free-form notes, repeated in the container's state.
     pub annotations: BTreeMap<String, String>,
+    /// What else is run, and when.
+    pub hooks: Hooks,
     /// The Linux section.
     pub linux: Linux,
 }

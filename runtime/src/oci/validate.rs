@@ -6,6 +6,8 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
+use bulkhead_agent_protocol::hook::Hooks;
+
 use super::{FieldError, Mount, Process, Root, Spec};
 
 /// The host's side of a bind mount.
@@ -57,6 +59,7 @@ pub fn validate<'a>(spec: &'a Spec, bundle: &Path) -> Result<(&'a Root, Vec<Bind
         let problem = format!("{:?} leaves the cgroup tree by \"..\"", spec.linux.cgroups_path);
         return Err(FieldError::new("linux.cgroupsPath", problem));
     }
+    check_hooks(&spec.hooks)?;
     let mut binds = Vec::new();
     for (index, mount) in spec.mounts.iter().enumerate() {
         if !mount.destination.starts_with('/') {
@@ -102,6 +105,17 @@ fn check_process(process: &Process) -> Result<(), FieldError> {
     if !process.cwd.starts_with('/') {
         let problem = format!("{:?} is not an absolute path in the container", process.cwd);
         return Err(FieldError::new("process.cwd", problem));
+    }
+    Ok(())
+}
+
+fn check_hooks(hooks: &Hooks) -> Result<(), FieldError> {
+    for (name, list) in hooks.lists() {
+        for (index, hook) in list.iter().enumerate() {
+            hook.check().map_err(|(field, problem)| {
+                FieldError::new(format!("hooks.{name}[{index}].{field}"), problem)
+            })?;
+        }
     }
     Ok(())
 }
