@@ -23,6 +23,8 @@ pub struct Config {
     pub initramfs: PathBuf,
     /// The VMM's binary.
     pub vmm: PathBuf,
+    /// The folders in or below which files may be that `config.json` names in its `vm` section.
+    pub vm_paths: Vec<PathBuf>,
     /// Words appended to the kernel's command line.
     pub kernel_parameters: String,
     /// Virtual processors of a sandbox, 1 to [`VmConfig::MAX_VCPUS`], unless a container's quota asks for more.
@@ -41,6 +43,9 @@ impl Default for Config {
             kernel: "/usr/share/bulkhead/vmlinux".into(),
             initramfs: "/usr/share/bulkhead/initramfs.cpio".into(),
             vmm: "/usr/libexec/bulkhead/bulkhead-vmm".into(),
+            vm_paths: ["/usr/share/bulkhead", "/usr/libexec/bulkhead"]
+                .map(PathBuf::from)
+                .into(),
             kernel_parameters: String::new(),
             vcpus: 1,
             memory_mib: 256,
@@ -51,10 +56,11 @@ impl Default for Config {
 }
 
 /// Every key, in the order of the documentation.
-const KEYS: [&str; 8] = [
+const KEYS: [&str; 9] = [
     "kernel",
     "initramfs",
     "vmm",
+    "vm_paths",
     "kernel_parameters",
     "vcpus",
     "memory_mib",
@@ -142,6 +148,10 @@ impl Config {
                     format!("{:?} is not an absolute path", path.display().to_string()),
                 ));
             }
+        }
+        if let Some(path) = self.vm_paths.iter().find(|path| !path.is_absolute()) {
+            let path = path.display().to_string();
+            return Err(("vm_paths", format!("{path:?} is not an absolute path")));
         }
         if !(1..=VmConfig::MAX_VCPUS).contains(&self.vcpus) {
             return Err((
@@ -262,6 +272,7 @@ mod tests {
             ("memory_mib = 15", "memory_mib"),
             ("boot_timeout_seconds = 0", "boot_timeout_seconds"),
             ("kernel = \"vmlinux\"", "kernel"),
+            ("vm_paths = [\"/usr\", \"share\"]", "vm_paths"),
         ] {
             assert!(error(text).1.starts_with(key), "{text}");
         }

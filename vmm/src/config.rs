@@ -97,7 +97,53 @@ pub struct FilesystemConfig {
     pub tag: String,
 }
 
-/// A virtio-blk device over a raw image.
+/// How the file of an image stores the disk's contents.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ImageFormat {
+    /// As they are. The only one that can be written to, and the only one that block devices have.
+    #[default]
+    Raw,
+    /// QEMU's copy-on-write format, version 2 or 3.
+    Qcow2,
+    /// Virtual PC's format, fixed or dynamic.
+    Vhd,
+    /// VMware's format: one sparse file, or a description with flat extents.
+    Vmdk,
+    /// VirtualBox's format, dynamic or static.
+    Vdi,
+}
+
+impl ImageFormat {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Raw, Self::Qcow2, Self::Vhd, Self::Vmdk, Self::Vdi];
+
+    /// Its name in configurations.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Qcow2 => "qcow2",
+            Self::Vhd => "vhd",
+            Self::Vmdk => "vmdk",
+            Self::Vdi => "vdi",
+        }
+    }
+}
+
+/// A file that an image refers to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReferredConfig {
+    /// Its name, as the image says it.
+    pub name: String,
+    /// The file.
+    pub file: InheritedFd,
+    /// How it stores its contents.
+    #[serde(default)]
+    pub format: ImageFormat,
+}
+
+/// A virtio-blk device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BlockConfig {
@@ -107,6 +153,13 @@ pub struct BlockConfig {
     /// request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<InheritedFd>,
+    /// How the image stores its contents; a block device and what `attach_block` brings are raw.
+    #[serde(default)]
+    pub format: ImageFormat,
+    /// The files that the image refers to. Of qcow2 the backing images: the first is the image's own, the second the
+    /// first's, and so on. Of vmdk the extents.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub referred: Vec<ReferredConfig>,
     /// Whether the guest may only read it.
     #[serde(default)]
     pub read_only: bool,

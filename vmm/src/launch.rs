@@ -9,7 +9,10 @@ use std::{mem, ptr};
 
 use self::child::Child;
 
-use crate::config::{BlockConfig, FilesystemConfig, InheritedFd, KernelConfig, VmConfig, VsockConfig};
+use crate::config::{
+    BlockConfig, FilesystemConfig, ImageFormat, InheritedFd, KernelConfig, ReferredConfig, VmConfig,
+    VsockConfig,
+};
 use crate::report::Report;
 
 /// The number of the VMM's first inherited descriptor, which is its configuration; the others follow.
@@ -68,9 +71,63 @@ pub struct Block {
     /// Its name.
     pub id: String,
     /// The image; absent: a reserved slot.
-    pub image: Option<OwnedFd>,
+    pub image: Option<Image>,
     /// Whether the guest may only read it.
     pub read_only: bool,
+}
+
+/// An image: see [`BlockConfig`].
+pub struct Image {
+    /// The file or block device.
+    pub file: OwnedFd,
+    /// How it stores its contents.
+    pub format: ImageFormat,
+    /// The files that it refers to.
+    pub referred: Vec<Referred>,
+}
+
+/// A file that an image refers to: see [`ReferredConfig`].
+pub struct Referred {
+    /// Its name, as the image says it.
+    pub name: String,
+    /// The file.
+    pub file: OwnedFd,
+    /// How it stores its contents.
+    pub format: ImageFormat,
+}
+
+impl Image {
+    /// A raw image.
+    pub fn raw(file: OwnedFd) -> Self {
+        Self {
+            file,
+            format: ImageFormat::Raw,
+            referred: Vec::new(),
+        }
+    }
+}
+
+impl Block {
+    fn into_config(self, passed: &mut Passed) -> BlockConfig {
+        let mut config = BlockConfig {
+            id: self.id,
+            image: None,
+            format: ImageFormat::Raw,
+            referred: Vec::new(),
+            read_only: self.read_only,
+        };
+        if let Some(image) = self.image {
+            config.image = Some(passed.pass(image.file));
+            config.format = image.format;
+            let referred = image.referred.into_iter().map(|referred| ReferredConfig {
+                name: referred.name,
+                file: passed.pass(referred.file),
+                format: referred.format,
+            });
+            config.referred = referred.collect();
+        }
+        config
+    }
 }
 
 /// A VMM could not be started.
@@ -136,11 +193,7 @@ impl Launch<'_> {
             blocks: self
                 .blocks
                 .into_iter()
-                .map(|block| BlockConfig {
-                    id: block.id,
-                    image: passed.pass_optional(block.image),
-                    read_only: block.read_only,
-                })
+                .map(|block| block.into_config(passed))
                 .collect(),
             rng: self.rng,
             network_slots: self.network_slots,

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 
-use crate::config::{BlockConfig, VmConfig, VsockConfig};
+use crate::config::{BlockConfig, ImageFormat, VmConfig, VsockConfig};
 use crate::inherited::{Inherited, InheritedError};
 use crate::memory;
 
@@ -89,9 +89,40 @@ pub struct Block {
     /// Its name.
     pub id: String,
     /// Its contents, or nothing yet.
-    pub image: Option<File>,
+    pub image: Option<ImageFiles>,
     /// Whether the guest may only read it.
     pub read_only: bool,
+}
+
+/// The files of an image.
+pub struct ImageFiles {
+    /// The image itself.
+    pub file: File,
+    /// How it stores its contents.
+    pub format: ImageFormat,
+    /// What it refers to.
+    pub referred: Vec<Referred>,
+}
+
+/// A file that an image refers to.
+pub struct Referred {
+    /// Its name, as the image says it.
+    pub name: String,
+    /// The file.
+    pub file: File,
+    /// How it stores its contents.
+    pub format: ImageFormat,
+}
+
+impl From<File> for ImageFiles {
+    /// A raw image.
+    fn from(file: File) -> Self {
+        ImageFiles {
+            file,
+            format: ImageFormat::Raw,
+            referred: Vec::new(),
+        }
+    }
 }
 
 impl Resources {
@@ -169,11 +200,25 @@ impl Block {
             "1 to 20 printable ASCII characters",
             printable,
         )?;
+        let file = inherited.take_optional("blocks.image", config.image)?;
+        let referred = config
+            .referred
+            .into_iter()
+            .map(|referred| {
+                Ok(Referred {
+                    name: referred.name,
+                    file: inherited.take("blocks.referred.file", referred.file)?.into(),
+                    format: referred.format,
+                })
+            })
+            .collect::<Result<_, InheritedError>>()?;
         Ok(Block {
             id: config.id,
-            image: inherited
-                .take_optional("blocks.image", config.image)?
-                .map(File::from),
+            image: file.map(|file| ImageFiles {
+                file: file.into(),
+                format: config.format,
+                referred,
+            }),
             read_only: config.read_only,
         })
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::streams::OutputError;
-use crate::sandbox::{StartError, StateError, StorageError};
+use crate::sandbox::{MachineError, StartError, StateError, StorageError};
 
 /// The stages of a container's life on the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +57,9 @@ pub enum Cause {
     /// The state folder.
     #[error(transparent)]
     State(#[from] StateError),
+    /// What the microVM is made of.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
     /// The microVM or its agent.
     #[error(transparent)]
     Sandbox(#[from] StartError),

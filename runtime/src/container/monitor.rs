@@ -23,7 +23,7 @@ use crate::{
     oci::{Bundle, GuestPaths, for_guest},
     readiness::watch,
     sandbox::{
-        Cgroup, NewState, ProcessIdentity, Sandbox, SharedFolder, Size, StartError, Starting, State,
+        Cgroup, Machine, NewState, ProcessIdentity, Sandbox, SharedFolder, StartError, Starting, State,
         StateFolder, Status,
     },
     signals,
@@ -163,16 +163,10 @@ impl Monitor {
             .add_container(paths, &self.bundle)
             .in_stage(Stage::PrepareStorage)?;
 
-        let size = Size::of(&self.config, &self.bundle.spec);
-        tracing::debug!(?size, "start VMM");
-        let starting = Starting::launch(
-            &self.config,
-            size,
-            &self.folder,
-            &shared,
-            self.cgroup_handle.as_fd(),
-        )
-        .in_stage(Stage::StartVmm)?;
+        let machine = Machine::open(&self.config, &self.bundle.spec).in_stage(Stage::StartVmm)?;
+        tracing::debug!(size = ?machine.size, "start VMM");
+        let starting = Starting::launch(machine, &self.folder, &shared, self.cgroup_handle.as_fd())
+            .in_stage(Stage::StartVmm)?;
         let spec = for_guest(self.bundle.document.clone(), &self.bundle.binds, paths)
             .to_string()
             .into_bytes();

@@ -8,12 +8,14 @@ mod guest;
 mod refuse;
 mod spec;
 mod validate;
+mod vm;
 
 pub use bundle::{Bundle, BundleError};
 pub use guest::{GuestPaths, for_guest};
 pub use refuse::{is_refused, refusals, refuse_unsupported, refuse_unsupported_process};
 pub use spec::{Mount, Process, Root, Spec};
 pub use validate::{BindSource, validate};
+pub use vm::Vm;
 
 /// The version of the runtime specification that is implemented.
 pub const OCI_VERSION: &str = "1.3.0";

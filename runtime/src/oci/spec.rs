@@ -6,7 +6,7 @@ use bulkhead_agent_protocol::hook::Hooks;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::FieldError;
+use super::{FieldError, Vm};
 
 /// A view of `config.json`: what the host's side acts upon, and what is cheap to find wrong before a microVM is started.
 /// Everything else in the document is the agent's business.
@@ -27,6 +27,8 @@ pub struct Spec {
     pub hooks: Hooks,
     /// The Linux section.
     pub linux: Linux,
+    /// The virtual machine's section.
+    pub vm: Option<Vm>,
 }
 
 /// The container's root file system.

@@ -60,6 +60,9 @@ pub fn validate<'a>(spec: &'a Spec, bundle: &Path) -> Result<(&'a Root, Vec<Bind
         return Err(FieldError::new("linux.cgroupsPath", problem));
     }
     check_hooks(&spec.hooks)?;
+    if let Some(vm) = &spec.vm {
+        vm.check()?;
+    }
     let mut binds = Vec::new();
     for (index, mount) in spec.mounts.iter().enumerate() {
         if !mount.destination.starts_with('/') {

@@ -7,10 +7,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::HostFile;
+
 const ELF: [&[u8]; 1] = [b"\x7fELF"];
 /// A cpio archive of the newc format, or anything compressed by gzip or zstd.
 const ARCHIVE: [&[u8]; 3] = [b"070701", b"\x1f\x8b", b"\x28\xb5\x2f\xfd"];
-/// The longest of the above.
+const KERNEL: &str = "an uncompressed kernel (an ELF file, vmlinux)";
+const INITRAMFS: &str = "an initramfs (a cpio archive of the newc format)";
+/// The longest of the marks.
 const MAGIC_LENGTH: usize = 6;
 
 /// Why a file cannot be booted.
@@ -51,12 +55,7 @@ pub enum BootFileError {
 /// # Errors
 /// It is not there, or no ELF file.
 pub fn open_kernel(path: &Path) -> Result<File, BootFileError> {
-    open(
-        "kernel",
-        path,
-        &ELF,
-        "an uncompressed kernel (an ELF file, vmlinux)",
-    )
+    open("kernel", path, &ELF, KERNEL)
 }
 
 /// Opens a guest's initial RAM file system.
@@ -64,12 +63,23 @@ pub fn open_kernel(path: &Path) -> Result<File, BootFileError> {
 /// # Errors
 /// It is not there, or no archive.
 pub fn open_initramfs(path: &Path) -> Result<File, BootFileError> {
-    open(
-        "initramfs",
-        path,
-        &ARCHIVE,
-        "an initramfs (a cpio archive of the newc format)",
-    )
+    open("initramfs", path, &ARCHIVE, INITRAMFS)
+}
+
+/// Checks that a file that has been opened is a guest kernel. `field` of `config.json` names it.
+///
+/// # Errors
+/// It is no ELF file.
+pub fn check_kernel(field: &'static str, file: HostFile) -> Result<HostFile, BootFileError> {
+    check(field, file, &ELF, KERNEL)
+}
+
+/// Checks that a file that has been opened is an initial RAM file system. `field` of `config.json` names it.
+///
+/// # Errors
+/// It is no archive.
+pub fn check_initramfs(field: &'static str, file: HostFile) -> Result<HostFile, BootFileError> {
+    check(field, file, &ARCHIVE, INITRAMFS)
 }
 
 fn open(
@@ -78,19 +88,28 @@ fn open(
     magics: &[&[u8]],
     expected: &'static str,
 ) -> Result<File, BootFileError> {
-    let read = || -> io::Result<(File, Vec<u8>)> {
-        let file = File::open(path)?;
-        let mut head = vec![0; MAGIC_LENGTH];
-        let length = file.read_at(&mut head, 0)?;
-        head.truncate(length);
-        Ok((file, head))
-    };
     let path = path.to_owned();
-    match read() {
+    match File::open(&path) {
         Err(source) => Err(BootFileError::Unreadable { what, path, source }),
-        Ok((_, head)) if head.is_empty() => Err(BootFileError::Empty { what, path }),
-        Ok((file, head)) if magics.iter().any(|magic| head.starts_with(magic)) => Ok(file),
-        Ok(_) => Err(BootFileError::Other { what, path, expected }),
+        Ok(file) => check(what, HostFile { file, path }, magics, expected).map(|file| file.file),
+    }
+}
+
+fn check(
+    what: &'static str,
+    file: HostFile,
+    magics: &[&[u8]],
+    expected: &'static str,
+) -> Result<HostFile, BootFileError> {
+    let mut head = [0; MAGIC_LENGTH];
+    let path = file.path.clone();
+    match file.file.read_at(&mut head, 0) {
+        Err(source) => Err(BootFileError::Unreadable { what, path, source }),
+        Ok(0) => Err(BootFileError::Empty { what, path }),
+        Ok(length) => match head.get(..length) {
+            Some(head) if magics.iter().any(|magic| head.starts_with(magic)) => Ok(file),
+            _ => Err(BootFileError::Other { what, path, expected }),
+        },
     }
 }
 

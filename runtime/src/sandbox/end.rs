@@ -22,8 +22,8 @@ pub struct VmmEnd {
 pub struct BootFiles {
     /// The kernel.
     pub kernel: PathBuf,
-    /// The initial RAM file system.
-    pub initramfs: PathBuf,
+    /// The initial RAM file system, if there is one.
+    pub initramfs: Option<PathBuf>,
 }
 
 impl VmmEnd {
@@ -62,11 +62,11 @@ impl VmmEnd {
             Stage::Memory => "making the guest's memory",
             Stage::Kernel => {
                 let BootFiles { kernel, initramfs } = &*self.boot_files;
-                let (kernel, initramfs) = (kernel.display(), initramfs.display());
-                return write!(
-                    f,
-                    "the VMM cannot load kernel {kernel} with initramfs {initramfs}: {message}"
-                );
+                write!(f, "the VMM cannot load kernel {}", kernel.display())?;
+                if let Some(initramfs) = initramfs {
+                    write!(f, " with initramfs {}", initramfs.display())?;
+                }
+                return write!(f, ": {message}");
             }
             Stage::Devices => "making the devices",
             Stage::Vcpus => "making the virtual processors",
@@ -109,7 +109,7 @@ mod tests {
         });
         let boot_files = Rc::new(BootFiles {
             kernel: "/k".into(),
-            initramfs: "/i".into(),
+            initramfs: Some("/i".into()),
         });
         VmmEnd {
             report,

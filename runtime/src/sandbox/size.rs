@@ -39,11 +39,47 @@ impl Host {
     }
 }
 
+/// A size that this host cannot give.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("vm.hwConfig.memory: {asked_mib} MiB are more than the {host_mib} MiB that the host has")]
+pub struct SizeError {
+    asked_mib: u64,
+    host_mib: u64,
+}
+
 impl Size {
-    /// The configured size, or more where the container's limits are higher: its memory limit fits beside what the guest
-    /// itself needs, and its processor quota can be used up. Never more than the host has, as a limit beyond that limits
-    /// nothing.
+    /// The size of [`Size::of`], if the host has as much memory as `vm.hwConfig` asks for.
+    ///
+    /// # Errors
+    /// It has less.
+    pub fn checked(config: &Config, spec: &Spec) -> Result<Self, SizeError> {
+        let asked = spec.vm.as_ref().and_then(|vm| vm.hw_config.memory);
+        if let Some(asked_mib) = asked.map(|bytes| bytes / MIB) {
+            let host_mib = Host::read().memory_mib;
+            if asked_mib > host_mib {
+                return Err(SizeError { asked_mib, host_mib });
+            }
+        }
+        Ok(Self::of(config, spec))
+    }
+
+    /// What `vm.hwConfig` says. Where it says nothing, the configured size, or more where the container's limits are
+    /// higher: its memory limit fits beside what the guest itself needs, and its processor quota can be used up. Never
+    /// more than the host has, as a limit beyond that limits nothing.
     pub fn of(config: &Config, spec: &Spec) -> Self {
+        let mut size = Self::of_limits(config, spec);
+        if let Some(vm) = &spec.vm {
+            if let Some(vcpus) = vm.hw_config.vcpus {
+                size.vcpus = u8::try_from(vcpus).unwrap_or(VmConfig::MAX_VCPUS);
+            }
+            if let Some(memory) = vm.hw_config.memory {
+                size.memory_mib = u32::try_from(memory / MIB).unwrap_or(u32::MAX);
+            }
+        }
+        size
+    }
+
+    fn of_limits(config: &Config, spec: &Spec) -> Self {
         let limits = &spec.linux.resources;
         let memory = limits
             .memory

@@ -5,10 +5,9 @@ use std::{io, os::fd::BorrowedFd, rc::Rc, time::Duration};
 use bulkhead_agent_protocol::AGENT_PORT;
 
 use super::{
-    Agent, AgentError, GuestSocket, SharedFolder, Size, StateError, StateFolder, Uplink, Vmm, VmmEnd,
+    Agent, AgentError, GuestSocket, Machine, SharedFolder, StateError, StateFolder, Uplink, Vmm, VmmEnd,
     VmmError,
 };
-use crate::config::Config;
 
 /// How long the VMM may take to answer a question about a guest that is in trouble.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -75,13 +74,12 @@ impl Starting {
     /// # Errors
     /// What it needs is not there, or it cannot be executed.
     pub fn launch(
-        config: &Config,
-        size: Size,
+        machine: Machine,
         folder: &StateFolder,
         shared: &SharedFolder,
         cgroup: BorrowedFd<'_>,
     ) -> Result<Self, StartError> {
-        let (vmm, uplink) = Vmm::start(config, size, folder, shared, cgroup)?;
+        let (vmm, uplink) = Vmm::start(machine, folder, shared, cgroup)?;
         Ok(Self {
             vmm,
             uplink,

@@ -23,18 +23,8 @@ use tokio::{
     net::UnixStream,
 };
 
-use super::{
-    BootFileError, SharedFolder, Size, StateError, StateFolder, Uplink, VmmEnd,
-    boot_files::{open_initramfs, open_kernel},
-    end::BootFiles,
-};
-use crate::{config::Config, readiness::watch};
-
-/// What the guest's kernel is always told: talk on the serial port, and little. How it resets is the VMM's to say.
-/// Then what makes our kernel lighter: no patching of lock prefixes if there is one CPU, no bounce buffers, which virtio
-/// does not use, no `/sys/kernel/slab`, which is two thirds of sysfs, and no interface `dummy0`, which a pod did not ask for.
-const COMMAND_LINE: &str = "console=ttyS0 quiet loglevel=4 noreplace-smp swiotlb=noforce \
-     initcall_blacklist=slab_late_init dummy.numdummies=0";
+use super::{Machine, SharedFolder, StateError, StateFolder, Uplink, VmmEnd, end::BootFiles};
+use crate::readiness::watch;
 
 /// The guest's vsock address. It is known inside its own VMM only, so every guest can have the same.
 const GUEST_CID: u32 = 3;
@@ -53,17 +43,6 @@ pub enum VmmError {
     /// `/dev/kvm` cannot be opened.
     #[error("{KVM}: {0}; this host offers no virtual machines, `bulkhead check` says why")]
     Kvm(io::Error),
-    /// The VMM's binary cannot be opened.
-    #[error("VMM {}: {source}; install it, or say in the configuration file where it is", path.display())]
-    Binary {
-        /// Its path.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The kernel or the initramfs.
-    #[error(transparent)]
-    BootFile(#[from] BootFileError),
     /// The state folder.
     #[error(transparent)]
     State(#[from] StateError),
@@ -106,38 +85,35 @@ impl Vmm {
     /// # Errors
     /// What it needs is not there, or it cannot be executed.
     pub fn start(
-        config: &Config,
-        size: Size,
+        machine: Machine,
         folder: &StateFolder,
         shared: &SharedFolder,
         cgroup: BorrowedFd<'_>,
     ) -> Result<(Self, Uplink), VmmError> {
-        let binary = File::open(&config.vmm).map_err(|source| VmmError::Binary {
-            path: config.vmm.clone(),
-            source,
-        })?;
+        let boot_files = BootFiles {
+            kernel: machine.kernel.path,
+            initramfs: machine.initramfs.as_ref().map(|file| file.path.clone()),
+        };
         let handle = folder.handle()?;
         let (uplink, vmm_uplink) = Uplink::pair().map_err(VmmError::Descriptors)?;
         let launched = Launch {
-            binary: &binary,
+            binary: &machine.vmm.file,
             directory: shared.handle(),
             cgroup: Some(cgroup),
             stderr: rustix::stdio::stderr(),
             kvm: open_kvm()?.into(),
-            vcpus: size.vcpus,
-            memory_mib: size.memory_mib,
-            kernel: open_kernel(&config.kernel)?.into(),
-            initramfs: Some(open_initramfs(&config.initramfs)?.into()),
-            command_line: format!("{COMMAND_LINE} {}", config.kernel_parameters)
-                .trim_end()
-                .to_owned(),
+            vcpus: machine.size.vcpus,
+            memory_mib: machine.size.memory_mib,
+            kernel: machine.kernel.file.into(),
+            initramfs: machine.initramfs.map(|file| file.file.into()),
+            command_line: machine.command_line,
             vsock: Some(launch::Vsock {
                 cid: GUEST_CID,
                 listener: listen(folder, &handle, StateFolder::VSOCK)?,
                 uplink: Some(vmm_uplink),
             }),
             filesystem: Some(SHARED_TAG.to_owned()),
-            blocks: Vec::new(),
+            blocks: machine.disks,
             rng: true,
             network_slots: NETWORK_SLOTS,
             console: None,
@@ -145,7 +121,7 @@ impl Vmm {
         }
         .start()
         .map_err(|source| VmmError::Launch {
-            path: config.vmm.clone(),
+            path: machine.vmm.path,
             source,
         })?;
         let report = launched
@@ -164,10 +140,7 @@ impl Vmm {
                 said: Vec::new(),
                 _folder: handle,
                 control,
-                boot_files: Rc::new(BootFiles {
-                    kernel: config.kernel.clone(),
-                    initramfs: config.initramfs.clone(),
-                }),
+                boot_files: Rc::new(boot_files),
             },
             uplink,
         ))

@@ -38,6 +38,18 @@ pub fn make_initramfs(program: &Path, output: &Path) {
         .arg(output));
 }
 
+/// Makes a disk image with the agent for a guest's root; `format` is the file system.
+///
+/// # Panics
+/// It cannot be made.
+pub fn make_root_image(format: &str, output: &Path) {
+    run(Command::new(bulkhead().with_file_name("bulkhead-rootfs"))
+        .args(["image", "--format", format, "--agent"])
+        .arg(bulkhead().with_file_name("bulkhead-agent"))
+        .arg("--output")
+        .arg(output));
+}
+
 /// A program of this crate.
 #[must_use]
 pub fn program(name: &str) -> PathBuf {

@@ -12,7 +12,7 @@ mod leaks;
 mod poor_kvm;
 pub mod processes;
 
-pub use artifacts::{initramfs, kernel, program, vmm};
+pub use artifacts::{initramfs, kernel, make_root_image, program, vmm};
 pub use bulkhead::{Invocation, Output, Running};
 pub use bundle::{Bundle, default_config};
 pub use host::Host;

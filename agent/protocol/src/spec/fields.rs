@@ -13,8 +13,8 @@ const REALTIME: &str = "cgroup v2 has no real-time limits";
 const RDT: &str = "a guest has no say in the host's caches and memory bandwidth";
 const SELINUX: &str = "the guest has no SELinux";
 const OTHER_SYSTEM: &str = "the guest is Linux";
-const VM: &str =
-    "the virtual machine is described by bulkhead's configuration file; this section is not supported yet";
+const DEVICE_TREE: &str = "an x86 virtual machine has no device tree";
+const HOST_HARDWARE: &str = "a virtual machine gets no I/O memory and no interrupt of the host";
 
 const fn field(row: u8, path: &'static str, handling: Handling) -> Field {
     Field { row, path, handling }
@@ -202,7 +202,24 @@ pub const FIELDS: &[Field] = &[
         Says,
         "the specification has no flag yet",
     ),
-    refused(82, "vm", Says, VM),
+    field(82, "vm.hypervisor.path", Host),
+    field(82, "vm.hypervisor.parameters", Host),
+    field(83, "vm.kernel.path", Host),
+    field(83, "vm.kernel.parameters", Host),
+    field(83, "vm.kernel.initrd", Host),
+    field(84, "vm.image.path", Host),
+    field(84, "vm.image.format", Host),
+    field(85, "vm.hwConfig.vcpus", Host),
+    field(85, "vm.hwConfig.memory", Host),
+    refused(85, "vm.hwConfig.deviceTree", Says, DEVICE_TREE),
+    refused(85, "vm.hwConfig.dtdevs", Says, DEVICE_TREE),
+    refused(85, "vm.hwConfig.iomems", Says, HOST_HARDWARE),
+    refused(85, "vm.hwConfig.irqs", Says, HOST_HARDWARE),
+    // The same as the specification's Go binding spells it.
+    refused(85, "vm.hwconfig.deviceTree", Says, DEVICE_TREE),
+    refused(85, "vm.hwconfig.dtdevs", Says, DEVICE_TREE),
+    refused(85, "vm.hwconfig.iomems", Says, HOST_HARDWARE),
+    refused(85, "vm.hwconfig.irqs", Says, HOST_HARDWARE),
     refused(
         87,
         "process.commandLine",

@@ -17,6 +17,7 @@ use super::service::BlockService;
 use crate::devices::virtio::buffers::read_config_space;
 use crate::devices::virtio::worker::Worker;
 use crate::devices::virtio::{ActivateError, Activation, Interrupt, VirtioDevice};
+use crate::resources::ImageFiles;
 
 const QUEUE_SIZE: u16 = 256;
 
@@ -66,9 +67,9 @@ impl Block {
     /// A disk of that name over `image`.
     ///
     /// # Errors
-    /// When the file cannot be an image.
-    pub fn new(id: &str, image: File, read_only: bool) -> Result<Self, ImageError> {
-        let image = Image::new(image, read_only)?;
+    /// When the files cannot be an image.
+    pub fn new(id: &str, image: impl Into<ImageFiles>, read_only: bool) -> Result<Self, ImageError> {
+        let image = Image::open(image.into(), read_only)?;
         Ok(Self::with(id, OnceLock::from(image), false))
     }
 
@@ -116,7 +117,7 @@ impl Slot {
         if self.0.image.get().is_some() {
             return Err(occupied());
         }
-        let image = Image::new(image, read_only)?;
+        let image = Image::open(image.into(), read_only)?;
         self.0.image.set(image).map_err(|_| occupied())?;
         // Before the driver is ready it has not read the capacity yet.
         if let Some(interrupt) = self.0.interrupt.get() {

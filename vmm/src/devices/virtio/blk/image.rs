@@ -1,7 +1,7 @@
 //! The image behind a device: a file or block device of the host.
 
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileTypeExt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -9,14 +9,28 @@ use rustix::fs::{FallocateFlags, OFlags, fallocate, fcntl_getfl, fdatasync};
 use rustix::io::Errno;
 use rustix::io::pwrite;
 
+use super::formats::{self, FormatError, ReadDisk};
 use super::request::{Extent, Range, SECTOR};
+use crate::config::ImageFormat;
 use crate::devices::virtio::buffers::{Input, Output};
+use crate::resources::ImageFiles;
+
+/// How much is decoded at a time of a format that is not raw.
+const CHUNK: usize = 128 << 10;
 
 /// An open image. Requests come from one thread; the capacity is also read from others.
 pub struct Image {
-    file: Mutex<File>,
+    contents: Contents,
     sectors: u64,
     read_only: bool,
+}
+
+/// Where the disk's contents are.
+enum Contents {
+    /// In the file, as they are.
+    Raw(Mutex<File>),
+    /// In files of another format, which can only be read.
+    Encoded(Box<dyn ReadDisk>),
 }
 
 /// A file cannot be the image of a disk.
@@ -31,17 +45,43 @@ pub enum ImageError {
     /// Less than one sector.
     #[error("the image is smaller than one sector of 512 bytes")]
     Empty,
+    /// A format that can only be read.
+    #[error("an image of the format {} cannot be written to: attach it read-only", .0.name())]
+    Writable(ImageFormat),
+    /// A format's own error.
+    #[error("the {} image", .0.name())]
+    Format(ImageFormat, #[source] FormatError),
     /// The host's error.
     #[error("cannot look at the image: {0}")]
     Host(#[from] io::Error),
 }
 
 impl Image {
-    /// Takes `file` as a raw image. What is beyond its last whole sector is not visible to the guest.
+    /// Takes `files` as an image. What is beyond its last whole sector is not visible to the guest.
     ///
     /// # Errors
     /// See [`ImageError`].
-    pub fn new(mut file: File, read_only: bool) -> Result<Self, ImageError> {
+    pub fn open(files: ImageFiles, read_only: bool) -> Result<Self, ImageError> {
+        let format = files.format;
+        if format == ImageFormat::Raw {
+            return Self::raw(files.file, read_only);
+        }
+        if !read_only {
+            return Err(ImageError::Writable(format));
+        }
+        let disk = formats::open(files).map_err(|error| ImageError::Format(format, error))?;
+        let sectors = disk.size() / SECTOR;
+        if sectors == 0 {
+            return Err(ImageError::Empty);
+        }
+        Ok(Image {
+            contents: Contents::Encoded(disk),
+            sectors,
+            read_only,
+        })
+    }
+
+    fn raw(mut file: File, read_only: bool) -> Result<Self, ImageError> {
         let kind = file.metadata()?.file_type();
         if !kind.is_file() && !kind.is_block_device() {
             return Err(ImageError::Type);
@@ -59,7 +99,7 @@ impl Image {
             return Err(ImageError::Empty);
         }
         Ok(Image {
-            file: Mutex::new(file),
+            contents: Contents::Raw(Mutex::new(file)),
             sectors,
             read_only,
         })
@@ -77,10 +117,24 @@ impl Image {
 
     /// Fills `output` from the image and returns how many bytes of it were filled.
     pub fn read(&self, output: &mut Output<'_>, extent: Extent) -> (u64, io::Result<()>) {
-        let mut file = self.file();
-        transfer(extent, io::ErrorKind::UnexpectedEof, |length, offset| {
-            output.write_from_at(&mut *file, length, offset)
-        })
+        match &self.contents {
+            Contents::Raw(file) => {
+                let mut file = lock(file);
+                transfer(extent, io::ErrorKind::UnexpectedEof, |length, offset| {
+                    output.write_from_at(&mut *file, length, offset)
+                })
+            }
+            Contents::Encoded(disk) => {
+                let most = usize::try_from(extent.length).unwrap_or(CHUNK).min(CHUNK);
+                let mut chunk = vec![0; most];
+                transfer(extent, io::ErrorKind::UnexpectedEof, |length, offset| {
+                    let chunk = &mut chunk[..length.min(most)];
+                    disk.read_at(chunk, offset)?;
+                    output.write_all(chunk)?;
+                    Ok(chunk.len())
+                })
+            }
+        }
     }
 
     /// Writes what is in `input` to the image.
@@ -88,7 +142,7 @@ impl Image {
     /// # Errors
     /// The host's; a part may have been written.
     pub fn write(&self, input: &mut Input<'_>, extent: Extent) -> io::Result<()> {
-        let mut file = self.file();
+        let mut file = self.file()?;
         transfer(extent, io::ErrorKind::WriteZero, |length, offset| {
             input.read_to_at(&mut *file, length, offset)
         })
@@ -100,7 +154,11 @@ impl Image {
     /// # Errors
     /// The host's.
     pub fn flush(&self) -> io::Result<()> {
-        Ok(fdatasync(&*self.file())?)
+        match &self.contents {
+            Contents::Raw(file) => Ok(fdatasync(&*lock(file))?),
+            // Nothing was written.
+            Contents::Encoded(_) => Ok(()),
+        }
     }
 
     /// Gives the space of a range back, if the host can: a discard is a hint.
@@ -135,7 +193,7 @@ impl Image {
             return Ok(());
         }
         fallocate(
-            &*self.file(),
+            &*self.file()?,
             how | FallocateFlags::KEEP_SIZE,
             extent.offset,
             extent.length,
@@ -144,16 +202,24 @@ impl Image {
 
     fn overwrite(&self, extent: Extent) -> io::Result<()> {
         static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
-        let file = self.file();
+        let file = self.file()?;
         transfer(extent, io::ErrorKind::WriteZero, |length, offset| {
             Ok(pwrite(&*file, &ZEROES[..length.min(ZEROES.len())], offset)?)
         })
         .1
     }
 
-    fn file(&self) -> MutexGuard<'_, File> {
-        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The file of a raw image: the others cannot be written to.
+    fn file(&self) -> Result<MutexGuard<'_, File>, Errno> {
+        match &self.contents {
+            Contents::Raw(file) => Ok(lock(file)),
+            Contents::Encoded(_) => Err(Errno::ROFS),
+        }
     }
+}
+
+fn lock(file: &Mutex<File>) -> MutexGuard<'_, File> {
+    file.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Repeats `step`, which is given a length and an offset and returns how far it got, until the extent is done. Returns

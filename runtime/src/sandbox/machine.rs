@@ -1,0 +1,150 @@
+//! What a microVM is made of: the configuration file's choice, or the `vm` section's where `config.json` has one.
+
+use std::{fs::File, io, path::PathBuf};
+
+use bulkhead_vmm::launch::{Block, Image};
+
+use super::{
+    BootFileError, HostFile, HostFileError, ImageFileError, Size,
+    boot_files::{check_initramfs, check_kernel, open_initramfs, open_kernel},
+    host_files::open_allowed,
+    image_files::open_image,
+    size::SizeError,
+};
+use crate::{
+    config::Config,
+    oci::{Spec, Vm},
+};
+
+/// What the guest's kernel is always told: talk on the serial port, and little. How it resets is the VMM's to say.
+/// Then what makes our kernel lighter: no patching of lock prefixes if there is one CPU, no bounce buffers, which virtio
+/// does not use, no `/sys/kernel/slab`, which is two thirds of sysfs, and no interface `dummy0`, which a pod did not ask for.
+const COMMAND_LINE: &str = "console=ttyS0 quiet loglevel=4 noreplace-smp swiotlb=noforce \
+     initcall_blacklist=slab_late_init dummy.numdummies=0";
+
+/// How the kernel mounts an image, which is the first disk, as the guest's root, and starts the agent in it.
+const IMAGE_PARAMETERS: &str = "root=/dev/vda ro init=/init";
+
+/// The name of the disk that has the guest's root.
+const IMAGE_ID: &str = "root";
+
+/// Why a microVM cannot be made as it is asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// The VMM's binary cannot be opened.
+    #[error("VMM {}: {source}; install it, or say in the configuration file where it is", path.display())]
+    Binary {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The kernel or the initramfs.
+    #[error(transparent)]
+    BootFile(#[from] BootFileError),
+    /// A file that `config.json` names.
+    #[error(transparent)]
+    HostFile(#[from] HostFileError),
+    /// What the guest's image refers to.
+    #[error(transparent)]
+    Image(#[from] ImageFileError),
+    /// The size.
+    #[error(transparent)]
+    Size(#[from] SizeError),
+}
+
+/// The parts of a microVM, all of them open.
+pub struct Machine {
+    /// How big it is.
+    pub size: Size,
+    /// The VMM's binary.
+    pub vmm: HostFile,
+    /// The guest's kernel.
+    pub kernel: HostFile,
+    /// The guest's initial RAM file system; without, it starts from the first disk.
+    pub initramfs: Option<HostFile>,
+    /// The kernel's command line.
+    pub command_line: String,
+    /// The disks, in the order in which the guest names them.
+    pub disks: Vec<Block>,
+}
+
+impl Machine {
+    /// Opens what the container's microVM is made of.
+    ///
+    /// # Errors
+    /// The first part that is not there, is something else, or may not be named by a `config.json`.
+    pub fn open(config: &Config, spec: &Spec) -> Result<Self, MachineError> {
+        let vm = spec.vm.as_ref();
+        let image = match vm.filter(|vm| !vm.image.path.is_empty()) {
+            Some(vm) => Some(open_root(config, vm)?),
+            None => None,
+        };
+        let mut command_line = format!("{COMMAND_LINE} {}", config.kernel_parameters);
+        if image.is_some() {
+            command_line.push(' ');
+            command_line.push_str(IMAGE_PARAMETERS);
+        }
+        for parameter in vm.iter().flat_map(|vm| &vm.kernel.parameters) {
+            command_line.push(' ');
+            command_line.push_str(parameter);
+        }
+        let disks = image.map(|image| Block {
+            id: IMAGE_ID.to_owned(),
+            image: Some(image),
+            read_only: true,
+        });
+        Ok(Self {
+            size: Size::checked(config, spec)?,
+            vmm: open_vmm(config, vm)?,
+            kernel: match named(config, vm, "vm.kernel.path", |vm| &vm.kernel.path)? {
+                Some(file) => check_kernel("vm.kernel.path", file)?,
+                None => HostFile {
+                    file: open_kernel(&config.kernel)?,
+                    path: config.kernel.clone(),
+                },
+            },
+            initramfs: match named(config, vm, "vm.kernel.initrd", |vm| &vm.kernel.initrd)? {
+                Some(file) => Some(check_initramfs("vm.kernel.initrd", file)?),
+                None if disks.is_some() => None,
+                None => Some(HostFile {
+                    file: open_initramfs(&config.initramfs)?,
+                    path: config.initramfs.clone(),
+                }),
+            },
+            command_line: command_line.trim_end().to_owned(),
+            disks: disks.into_iter().collect(),
+        })
+    }
+}
+
+/// Opens the file that a field of the `vm` section names, if it names one.
+fn named(
+    config: &Config,
+    vm: Option<&Vm>,
+    field: &'static str,
+    path: impl Fn(&Vm) -> &String,
+) -> Result<Option<HostFile>, HostFileError> {
+    match vm.map(path).filter(|path| !path.is_empty()) {
+        Some(path) => open_allowed(field, path.as_ref(), &config.vm_paths).map(Some),
+        None => Ok(None),
+    }
+}
+
+fn open_vmm(config: &Config, vm: Option<&Vm>) -> Result<HostFile, MachineError> {
+    if let Some(file) = named(config, vm, "vm.hypervisor.path", |vm| &vm.hypervisor.path)? {
+        return Ok(file);
+    }
+    let path = config.vmm.clone();
+    match File::open(&path) {
+        Ok(file) => Ok(HostFile { file, path }),
+        Err(source) => Err(MachineError::Binary { path, source }),
+    }
+}
+
+fn open_root(config: &Config, vm: &Vm) -> Result<Image, MachineError> {
+    let file = open_allowed("vm.image.path", vm.image.path.as_ref(), &config.vm_paths)?;
+    // A format that is none has been refused with the document.
+    let format = vm.image.format().unwrap_or_default();
+    Ok(open_image(file, format)?)
+}
