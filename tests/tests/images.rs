@@ -37,7 +37,7 @@ fn raw_image(host: &Host, file_system: &str) -> (PathBuf, PathBuf) {
 #[track_caller]
 fn assert_boots(host: &Host, image: &Path, format: &str) {
     let bundle = host.bundle(|config| {
-        let script = "cat /sys/block/vda/ro /sys/block/vda/serial; grep -o root=/dev/vda /proc/cmdline";
+        let script = "cat /sys/block/vda/ro /sys/block/vda/serial; echo; grep -o root=/dev/vda /proc/cmdline";
         config["process"]["args"] = json!(["sh", "-c", script]);
         config["vm"] = json!({"image": {"path": image, "format": format}});
     });
