@@ -105,7 +105,7 @@ fn an_initrd_is_given_beside_an_image() {
         config["process"]["args"] = json!([
             "sh",
             "-c",
-            "cat /sys/block/vda/serial; grep -c vda /proc/self/mountinfo"
+            "cat /sys/block/vda/serial; echo; grep -c vda /proc/self/mountinfo"
         ]);
         config["vm"] = json!({"kernel": {"initrd": initrd}, "image": {"path": image}});
     });
