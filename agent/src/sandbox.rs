@@ -104,10 +104,20 @@ impl Sandbox {
         if request.exec_id.is_empty() {
             return Err(AgentError::Request("exec_id is empty".to_owned()));
         }
-        let stdio = self.connect(request.stdio.as_ref()).await?;
+        let (stdio, lifeline) = tokio::try_join!(
+            self.connect(request.stdio.as_ref()),
+            self.streams.claim(&request.lifeline),
+        )?;
         let process = spec::parse_process(&request.process)?;
         container
-            .exec(&request.exec_id, &process, &request.cgroup, stdio, &self.reaper)
+            .exec(
+                &request.exec_id,
+                &process,
+                &request.cgroup,
+                stdio,
+                lifeline,
+                &self.reaper,
+            )
             .await
     }
 

@@ -39,6 +39,7 @@ use crate::{
         setup::{Role, Setup},
     },
     reaper::{Exit, Reaper},
+    streams::Stream,
     syscalls::BpfInstruction,
 };
 use cgroup::Cgroup;
@@ -148,6 +149,16 @@ pub struct Container {
     gate: Mutex<Option<AgentEnd>>,
     /// The further processes by their ids; `None` while one is being started.
     further: Mutex<HashMap<String, Option<Arc<Process>>>>,
+}
+
+/// How a process of a container ended.
+pub struct Ended {
+    /// By itself or by a signal.
+    pub exit: Exit,
+    /// Whether the container has lost a process for want of memory.
+    pub is_oom_killed: bool,
+    /// Whether processes that it has left behind may still write to its streams; never said of the first process.
+    pub is_output_held: bool,
 }
 
 impl Container {
@@ -287,6 +298,7 @@ impl Container {
         process: &ProcessSpec,
         cgroup: &str,
         stdio: Stdio,
+        lifeline: Option<Stream>,
         reaper: &Reaper,
     ) -> Result<Pid, AgentError> {
         self.check_alive()?;
@@ -301,8 +313,11 @@ impl Container {
         let mut further = self.further.lock().expect("nothing panics while it is locked");
         match result {
             Ok(process) => {
-                let pid = process.pid;
-                further.insert(id.to_owned(), Some(Arc::new(process)));
+                let (pid, process) = (process.pid, Arc::new(process));
+                if let Some(lifeline) = lifeline {
+                    process.hang_on(lifeline);
+                }
+                further.insert(id.to_owned(), Some(process));
                 Ok(pid)
             }
             Err(error) => {
@@ -384,17 +399,22 @@ impl Container {
             })
     }
 
-    /// Waits for the end of a process. Says also whether the container has lost one for want of memory.
+    /// Waits for the end of a process.
     ///
     /// # Errors
     /// When there is none of that id.
-    pub async fn wait(&self, id: &str) -> Result<(Exit, bool), AgentError> {
-        let exit = if id.is_empty() {
-            self.first.wait().await?
+    pub async fn wait(&self, id: &str) -> Result<Ended, AgentError> {
+        let (exit, is_output_held) = if id.is_empty() {
+            (self.first.wait().await?, false)
         } else {
-            self.further(id)?.wait().await?
+            let process = self.further(id)?;
+            (process.wait().await?, !process.output_ended().await)
         };
-        Ok((exit, self.cgroup.oom_kills() > 0))
+        Ok(Ended {
+            exit,
+            is_oom_killed: self.cgroup.oom_kills() > 0,
+            is_output_held,
+        })
     }
 
     /// Waits until more than `known` of its processes have been killed for want of memory, or it has ended. Answers how

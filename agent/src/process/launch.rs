@@ -17,7 +17,7 @@ use super::{
     Process,
     channel::{self, AgentEnd, Message},
     setup::{Role, Setup},
-    stdio::{self, AgentEnds, ProcessEnds, Streams},
+    stdio::{self, AgentEnds, Outputs, ProcessEnds, Streams},
     terminal::Master,
 };
 use crate::{
@@ -182,8 +182,9 @@ impl Launched {
                 Message::Failed(failure) => return Err(failure),
             }
         }
+        let mut outputs = Outputs::default();
         match (carrier, &master) {
-            (Carrier::Pipes(pipes), _) => pipes.carry(),
+            (Carrier::Pipes(pipes), _) => outputs = pipes.carry(&self.exit),
             (Carrier::Terminal(streams, (rows, columns)), Some(master)) => {
                 let size = |value: u32| u16::try_from(value).unwrap_or(u16::MAX);
                 if rows != 0 && columns != 0 {
@@ -201,6 +202,7 @@ impl Launched {
             pidfd: self.pidfd,
             exit: self.exit,
             terminal: master,
+            outputs,
         };
         Ok((process, self.channel))
     }

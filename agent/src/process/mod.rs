@@ -16,11 +16,14 @@ use rustix::{
     io::Errno,
     process::{Pid, Signal, kill_process},
 };
+use tokio::io::AsyncReadExt;
 
 use crate::{
     error::AgentError,
     reaper::{Exit, ExitReceiver},
+    streams::Stream,
 };
+use stdio::Outputs;
 use terminal::Master;
 
 /// A process that has been started, until it is deleted.
@@ -33,6 +36,7 @@ pub struct Process {
     /// How it ended.
     exit: ExitReceiver,
     terminal: Option<Arc<Master>>,
+    outputs: Outputs,
 }
 
 impl Process {
@@ -52,6 +56,29 @@ impl Process {
             .ok()
             .and_then(|exit| *exit)
             .ok_or_else(|| AgentError::State("the process is not known any more".to_owned()))
+    }
+
+    /// Waits for its end. Answers whether its output has ended with it; all that it wrote itself is through then.
+    pub async fn output_ended(&self) -> bool {
+        self.outputs.ended().await
+    }
+
+    /// Kills it when its host's side ends the stream.
+    pub fn hang_on(self: &Arc<Self>, mut lifeline: Stream) {
+        let process = Arc::downgrade(self);
+        let mut exit = self.exit.clone();
+        tokio::spawn(async move {
+            let ended = async { while lifeline.connection.read_u8().await.is_ok() {} };
+            tokio::select! {
+                () = ended => {
+                    if let Some(process) = process.upgrade() {
+                        // It may have ended by itself.
+                        let _ = process.signal(libc::SIGKILL.cast_unsigned());
+                    }
+                }
+                _ = exit.wait_for(Option::is_some) => {}
+            }
+        });
     }
 
     /// Sends it a signal.

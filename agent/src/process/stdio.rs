@@ -12,17 +12,20 @@ use std::{
 
 use rustix::{
     fs::{Uid, fchown},
+    io::Errno,
     pipe::{PipeFlags, fcntl_setpipe_size, pipe_with},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, Interest},
     net::unix::pipe,
+    sync::watch,
 };
 
 use super::terminal::Master;
 use crate::{
     container::devices,
     failure::{Failure, Step},
+    reaper::ExitReceiver,
     streams::Stream,
 };
 
@@ -119,15 +122,40 @@ pub fn none() -> Result<ProcessEnds, Failure> {
     })
 }
 
+/// Whether outputs have come to their end with the process whose they are, once it has ended: false for one that other
+/// processes still hold open. All that the process itself wrote has been carried by then.
+#[derive(Debug, Default)]
+pub struct Outputs(Vec<watch::Receiver<Option<bool>>>);
+
+impl Outputs {
+    /// Waits for the end of the process. Answers whether all have ended with it.
+    pub async fn ended(&self) -> bool {
+        let mut all = true;
+        for output in &self.0 {
+            // A carrier that says nothing any more has nothing to carry.
+            let ended = output
+                .clone()
+                .wait_for(Option::is_some)
+                .await
+                .map_or(Some(true), |ended| *ended);
+            all &= ended != Some(false);
+        }
+        all
+    }
+}
+
 impl AgentEnds {
-    /// Carries bytes in the background, until both sides have ended.
-    pub fn carry(self) {
+    /// Carries bytes in the background, until both sides have ended. `exit` is the process's.
+    pub fn carry(self, exit: &ExitReceiver) -> Outputs {
         if let Some((stream, pipe)) = self.stdin {
             tokio::spawn(feed(stream, pipe));
         }
-        for (pipe, stream) in self.outputs {
-            tokio::spawn(drain(pipe, stream));
-        }
+        let drained = self.outputs.into_iter().map(|(pipe, stream)| {
+            let (sender, receiver) = watch::channel(None);
+            tokio::spawn(drain(pipe, stream, exit.clone(), sender));
+            receiver
+        });
+        Outputs(drained.collect())
     }
 }
 
@@ -149,16 +177,47 @@ async fn feed(mut stream: Stream, mut pipe: pipe::Sender) {
     .await;
 }
 
-async fn drain(mut pipe: pipe::Receiver, mut stream: Stream) {
+async fn drain(
+    mut pipe: pipe::Receiver,
+    mut stream: Stream,
+    mut exit: ExitReceiver,
+    ended: watch::Sender<Option<bool>>,
+) {
     let _: io::Result<()> = async {
         let mut buffer = Vec::with_capacity(CHUNK);
-        while pipe.read_buf(&mut buffer).await? != 0 {
+        loop {
+            let is_running = ended.borrow().is_none();
+            let read = tokio::select! {
+                biased;
+                read = pipe.read_buf(&mut buffer) => read?,
+                () = wait_for_end(&mut exit), if is_running => match read_now(&pipe, &mut buffer) {
+                    // All that the process wrote itself has been carried.
+                    Err(Errno::AGAIN) => {
+                        ended.send_replace(Some(false));
+                        continue;
+                    }
+                    read => read?,
+                },
+            };
+            if read == 0 {
+                return stream.connection.shutdown().await;
+            }
             stream.connection.write_all(&buffer).await?;
             buffer.clear();
         }
-        stream.connection.shutdown().await
     }
     .await;
+    ended.send_replace(Some(true));
+}
+
+async fn wait_for_end(exit: &mut ExitReceiver) {
+    // A process of which nothing will be known is as good as ended.
+    let _ = exit.wait_for(Option::is_some).await;
+}
+
+/// What is in a pipe now. The event loop may not have been told of it yet.
+fn read_now(pipe: &pipe::Receiver, buffer: &mut Vec<u8>) -> Result<usize, Errno> {
+    rustix::io::retry_on_intr(|| rustix::io::read(pipe, rustix::buffer::spare_capacity(buffer)))
 }
 
 /// Carries bytes between a terminal and its streams in the background. The end of stdin does not end the terminal: a
@@ -223,6 +282,7 @@ mod tests {
     use tokio::io::{DuplexStream, duplex};
 
     use super::*;
+    use crate::reaper::Exit;
 
     fn stream(early: &[u8]) -> (DuplexStream, Stream) {
         let (host, guest) = duplex(1 << 16);
@@ -245,7 +305,8 @@ mod tests {
         };
         let (process, agent) = pipes(streams, Uid::ROOT).unwrap();
         assert_eq!(process.null(), [false, false, true]);
-        agent.carry();
+        let (_running, exit) = watch::channel(None);
+        agent.carry(&exit);
         // The program blocks in a thread of its own, as a process would.
         let program = std::thread::spawn(move || {
             let [reader, writer, _] = process.files;
@@ -273,7 +334,8 @@ mod tests {
             ..Streams::default()
         };
         let (process, agent) = pipes(streams, Uid::ROOT).unwrap();
-        agent.carry();
+        let (_running, exit) = watch::channel(None);
+        agent.carry(&exit);
         drop(host);
         let [_, writer, _] = process.files;
         let mut writer = File::from(writer);
@@ -296,8 +358,38 @@ mod tests {
             ..Streams::default()
         };
         let (process, agent) = pipes(streams, Uid::ROOT).unwrap();
-        agent.carry();
+        let (_running, exit) = watch::channel(None);
+        agent.carry(&exit);
         drop(process);
         assert_eq!(host.read(&mut [0; 1]).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn output_ends_with_the_process_unless_others_hold_it() {
+        let ended = Exit {
+            code: 0,
+            signal: 0,
+            at_nanos: 0,
+        };
+        for is_held in [false, true] {
+            let (mut host, guest) = stream(b"");
+            let streams = Streams {
+                stdout: Some(guest),
+                ..Streams::default()
+            };
+            let (process, agent) = pipes(streams, Uid::ROOT).unwrap();
+            let (running, exit) = watch::channel(None);
+            let outputs = agent.carry(&exit);
+            let [_, writer, _] = process.files;
+            let heir = is_held.then(|| writer.try_clone().unwrap());
+            File::from(writer).write_all(b"last words").unwrap();
+            running.send_replace(Some(ended));
+            assert_eq!(outputs.ended().await, !is_held);
+            let mut words = [0; 10];
+            host.read_exact(&mut words).await.unwrap();
+            assert_eq!(&words, b"last words");
+            drop(heir);
+            assert_eq!(host.read(&mut words).await.unwrap(), 0);
+        }
     }
 }

@@ -131,12 +131,13 @@ impl Agent for Service {
         request: proto::WaitRequest,
     ) -> ttrpc::Result<proto::WaitResponse> {
         let container = self.0.container(&request.container_id)?;
-        let (exit, oom_killed) = container.wait(&request.exec_id).await?;
+        let ended = container.wait(&request.exec_id).await?;
         Ok(proto::WaitResponse {
-            exit_code: exit.code,
-            signal: exit.signal,
-            oom_killed,
-            exited_at_nanos: exit.at_nanos,
+            exit_code: ended.exit.code,
+            signal: ended.exit.signal,
+            oom_killed: ended.is_oom_killed,
+            exited_at_nanos: ended.exit.at_nanos,
+            output_held: ended.is_output_held,
             ..Default::default()
         })
     }

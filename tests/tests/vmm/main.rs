@@ -1,5 +1,6 @@
 //! The VMM by itself, without the runtime: its requests, its ends, its devices.
 
+mod cgroup;
 mod exec;
 mod microvm;
 
