@@ -4,6 +4,7 @@ mod boot;
 mod container;
 mod error;
 mod failure;
+mod network;
 mod process;
 mod reaper;
 mod sandbox;

@@ -14,6 +14,7 @@ use crate::{
     container::{freezer, limits, processes, spec, stats},
     error::AgentError,
     failure::Step,
+    network,
     reaper::Reaper,
     sandbox::Sandbox,
 };
@@ -243,6 +244,16 @@ impl Agent for Service {
             processes,
             ..Default::default()
         })
+    }
+
+    async fn configure_network(
+        &self,
+        _: &TtrpcContext,
+        request: proto::ConfigureNetworkRequest,
+    ) -> ttrpc::Result<proto::ConfigureNetworkResponse> {
+        self.complete(async move { Ok(network::configure(&request)?) })
+            .await?;
+        Ok(proto::ConfigureNetworkResponse::default())
     }
 
     async fn shutdown(
