@@ -3,8 +3,8 @@
 use bulkhead_agent_protocol::{
     AgentClient, SHARED_FOLDER, SHARED_TAG,
     messages::{
-        CreateContainerRequest, ResizeTerminalRequest, SignalRequest, StartContainerRequest, Stdio, Storage,
-        WaitRequest, WaitResponse,
+        ConfigureNetworkRequest, CreateContainerRequest, ResizeTerminalRequest, SignalRequest,
+        StartContainerRequest, Stdio, Storage, WaitRequest, WaitResponse,
     },
 };
 use protobuf::MessageField;
@@ -107,6 +107,17 @@ impl Agent {
             ..WaitRequest::default()
         };
         Ok(self.client.wait(Context::default(), &request).await?)
+    }
+
+    /// Configures the guest's side of its networks.
+    ///
+    /// # Errors
+    /// The interface and the step that failed.
+    pub async fn configure_network(&self, request: ConfigureNetworkRequest) -> Result<(), AgentError> {
+        self.client
+            .configure_network(Context::default(), &request)
+            .await?;
+        Ok(())
     }
 
     /// Tells a container's terminal its size.

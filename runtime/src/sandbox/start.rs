@@ -5,8 +5,8 @@ use std::{io, os::fd::BorrowedFd, rc::Rc, time::Duration};
 use bulkhead_agent_protocol::AGENT_PORT;
 
 use super::{
-    Agent, AgentError, GuestSocket, Machine, SharedFolder, StateError, StateFolder, Uplink, Vmm, VmmEnd,
-    VmmError,
+    Agent, AgentError, GuestSocket, Machine, Network, SharedFolder, StateError, StateFolder, Uplink, Vmm,
+    VmmEnd, VmmError,
 };
 
 /// How long the VMM may take to answer a question about a guest that is in trouble.
@@ -120,6 +120,11 @@ impl Sandbox {
     /// The agent.
     pub fn agent(&self) -> &Agent {
         &self.agent
+    }
+
+    /// The guest's ties to the network namespace of the calling thread: none yet.
+    pub fn network(&self) -> Network {
+        Network::new(self.vmm.control(), self.agent.clone())
     }
 
     /// The way to the guest's ports.

@@ -18,12 +18,12 @@ use bulkhead_vmm::{
     launch::{self, Launch, LaunchError},
 };
 use rustix::process::{Signal, WaitId, WaitIdOptions};
-use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest, unix::AsyncFd},
-    net::UnixStream,
-};
+use tokio::io::{Interest, unix::AsyncFd};
 
-use super::{Machine, SharedFolder, StateError, StateFolder, Uplink, VmmEnd, end::BootFiles};
+use super::{
+    Machine, SharedFolder, StateError, StateFolder, Uplink, VmmControl, VmmEnd, end::BootFiles,
+    vmm_control::LONGEST_ANSWER,
+};
 use crate::readiness::watch;
 
 /// The guest's vsock address. It is known inside its own VMM only, so every guest can have the same.
@@ -31,9 +31,6 @@ const GUEST_CID: u32 = 3;
 
 /// How many network interfaces a guest can be joined to. A slot that stays empty costs the guest's boot a look at it.
 const NETWORK_SLOTS: u8 = 8;
-
-/// The most that is read of what a VMM says, in bytes: it is not trusted to stop.
-const LONGEST_ANSWER: usize = 1 << 20;
 
 const KVM: &str = "/dev/kvm";
 
@@ -73,9 +70,7 @@ pub struct Vmm {
     report: AsyncFd<OwnedFd>,
     /// What of the report has been read.
     said: Vec<u8>,
-    /// Keeps the descriptor in `control` open.
-    _folder: OwnedFd,
-    control: PathBuf,
+    control: VmmControl,
     boot_files: Rc<BootFiles>,
 }
 
@@ -132,14 +127,13 @@ impl Vmm {
         rustix::io::ioctl_fionbio(&report, true).map_err(|e| VmmError::Descriptors(e.into()))?;
         let pidfd = watch(pidfd, Interest::READABLE).map_err(VmmError::Descriptors)?;
         let report = watch(report, Interest::READABLE).map_err(VmmError::Descriptors)?;
-        let control = address(&handle, StateFolder::CONTROL);
+        let socket = address(&handle, StateFolder::CONTROL);
         Ok((
             Self {
                 pidfd,
                 report,
                 said: Vec::new(),
-                _folder: handle,
-                control,
+                control: VmmControl::new(handle, socket),
                 boot_files: Rc::new(boot_files),
             },
             uplink,
@@ -169,22 +163,15 @@ impl Vmm {
 
     /// The last lines of the guest's console; none if the VMM does not answer.
     pub async fn console(&self) -> Vec<String> {
-        match self.ask(&Request::Console {}).await {
+        match self.control.ask(&Request::Console {}).await {
             Ok(Response::Console { lines }) => lines,
             _ => Vec::new(),
         }
     }
 
-    async fn ask(&self, request: &Request) -> io::Result<Response> {
-        let mut connection = UnixStream::connect(&self.control).await?;
-        let mut line = serde_json::to_vec(request)?;
-        line.push(b'\n');
-        connection.write_all(&line).await?;
-        let mut answer = String::new();
-        BufReader::new(connection.take(LONGEST_ANSWER as u64))
-            .read_line(&mut answer)
-            .await?;
-        Ok(serde_json::from_str(&answer)?)
+    /// The way to ask it.
+    pub fn control(&self) -> VmmControl {
+        self.control.clone()
     }
 }
 
