@@ -6,7 +6,10 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
     path::Path,
-    sync::OnceLock,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::SystemTime,
 };
 
@@ -30,6 +33,12 @@ pub enum Format {
     Json,
 }
 
+/// The log file, for what children write by themselves.
+static FILE: OnceLock<File> = OnceLock::new();
+
+/// Whether standard error is the caller's: a stand-in has a container's there.
+static STDERR_IS_OURS: AtomicBool = AtomicBool::new(true);
+
 static FORMAT_OF_STDERR: OnceLock<Format> = OnceLock::new();
 
 /// Sets the log up, if there is to be one.
@@ -44,22 +53,70 @@ pub fn set_up(file: Option<&Path>, format: Format, debug: bool) -> io::Result<()
     match file {
         Some(path) => {
             let file: File = OpenOptions::new().create(true).append(true).open(path)?;
+            if format == Format::Text {
+                let _ = FILE.set(file.try_clone()?);
+            }
             log.with_writer(file).init();
         }
         None => {
             let _ = FORMAT_OF_STDERR.set(format);
             if debug {
-                log.with_writer(io::stderr).init();
+                log.with_writer(Stderr::new).init();
             }
         }
     }
     Ok(())
 }
 
+/// Writes nothing to standard error from now on: it has become a container's. A panic goes to the log.
+pub fn leave_stderr() {
+    STDERR_IS_OURS.store(false, Ordering::Relaxed);
+    std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
+}
+
+/// Where a child process may write its standard error: the log, if it is text in a file, else nowhere.
+///
+/// # Errors
+/// No file descriptors left.
+pub fn of_children() -> io::Result<File> {
+    match FILE.get() {
+        Some(file) => file.try_clone(),
+        None => OpenOptions::new().write(true).open("/dev/null"),
+    }
+}
+
+/// Standard error as long as it is ours.
+struct Stderr;
+
+impl Stderr {
+    fn new() -> Self {
+        Self
+    }
+}
+
+impl Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if STDERR_IS_OURS.load(Ordering::Relaxed) {
+            io::stderr().write(bytes)
+        } else {
+            Ok(bytes.len())
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Says an error on standard error, and in the log if there is one: one line, then the guest's last lines if it has any.
 pub fn report(error: &dyn Error, console: &[String]) {
+    report_text(&error.to_string(), console);
+}
+
+/// Says an error of which there is the text only, as [`report`] does.
+pub fn report_text(error: &str, console: &[String]) {
     let mut text = String::new();
-    let error = printable(&error.to_string());
+    let error = printable(error);
     let console: Vec<_> = console.iter().map(|line| printable(line)).collect();
     if FORMAT_OF_STDERR.get() == Some(&Format::Json) {
         text = json_line(Level::ERROR, &error, console_field(&console));
@@ -71,7 +128,7 @@ pub fn report(error: &dyn Error, console: &[String]) {
         }
     }
     // There is nobody to tell that nobody can be told.
-    let _ = io::stderr().write_all(text.as_bytes());
+    let _ = Stderr.write_all(text.as_bytes());
 }
 
 /// A line as it can be shown: the guest has a say in it, and is not to move the cursor of the reader's terminal.

@@ -1,6 +1,6 @@
 //! The signals that are passed on to the workload.
 
-use std::{io, os::fd::OwnedFd};
+use std::{io, os::fd::OwnedFd, str::FromStr};
 
 use nix::sys::{
     signal::{SigSet, Signal},
@@ -51,9 +51,61 @@ pub fn next(signals: &OwnedFd) -> io::Result<i32> {
     Ok(i32::from_ne_bytes([a, b, c, d]))
 }
 
+/// The first and the last real-time signal, as the C library counts them: it keeps the kernel's first two for itself.
+const REAL_TIME: (u32, u32) = (34, 64);
+
+/// A signal's number by its number or its name, with or without `SIG`, in any case; real-time signals are `RTMIN+n` and
+/// `RTMAX-n`.
+pub fn parse(text: &str) -> Option<u32> {
+    let (first, last) = REAL_TIME;
+    if let Ok(number) = text.parse::<u32>() {
+        return (1..=last).contains(&number).then_some(number);
+    }
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let real_time = if let Some(above) = name.strip_prefix("RTMIN") {
+        let above = above
+            .strip_prefix('+')
+            .map_or((above.is_empty()).then_some(0), |n| n.parse().ok());
+        first.checked_add(above?)?
+    } else if let Some(below) = name.strip_prefix("RTMAX") {
+        let below = below
+            .strip_prefix('-')
+            .map_or((below.is_empty()).then_some(0), |n| n.parse().ok());
+        last.checked_sub(below?)?
+    } else {
+        return Signal::from_str(&format!("SIG{name}"))
+            .ok()
+            .map(|signal| signal as u32);
+    };
+    (first..=last).contains(&real_time).then_some(real_time)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn signals_go_by_number_and_by_name() {
+        for (text, number) in [
+            ("9", 9),
+            ("KILL", 9),
+            ("SIGKILL", 9),
+            ("sigterm", 15),
+            ("WINCH", 28),
+            ("RTMIN", 34),
+            ("SIGRTMIN+3", 37),
+            ("RTMAX-1", 63),
+            ("64", 64),
+        ] {
+            assert_eq!(parse(text), Some(number), "{text}");
+        }
+        for text in [
+            "", "0", "65", "-9", "BLA", "SIG", "RTMIN+31", "RTMIN-1", "RTMAX+1", "RTMAX-31", "RTMIN3",
+        ] {
+            assert_eq!(parse(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn a_signal_is_held_back_and_read() {

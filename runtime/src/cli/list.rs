@@ -2,55 +2,72 @@
 
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use serde_json::Value;
 
 use super::{Global, Status};
 use crate::{
+    container::describe,
     logging,
-    sandbox::{StateFolder, Status as ContainerStatus},
+    sandbox::{State, StateFolder},
 };
+
+/// The least width of a column, the same as in runc's table.
+const NARROWEST: usize = 9;
 
 /// List the containers
 #[derive(Debug, Args)]
 pub struct List {
+    /// How to print them
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
+    format: ListFormat,
     /// Print the names only
     #[arg(short, long)]
     quiet: bool,
 }
 
+/// How a list is printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum ListFormat {
+    /// For people
+    #[default]
+    Table,
+    /// One JSON array
+    Json,
+}
+
 impl List {
     pub fn execute(self, global: &Global) -> Status {
-        let mut rows = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned)];
+        let mut states = Vec::new();
         for folder in StateFolder::all(&global.root)? {
             match folder.load() {
-                Ok(Some(record)) => {
-                    let status = record.current_status();
-                    let pid = if status == ContainerStatus::Stopped {
-                        0
-                    } else {
-                        record.monitor.pid
-                    };
-                    rows.push([
-                        record.id.to_string(),
-                        pid.to_string(),
-                        status.to_string(),
-                        record.bundle.display().to_string(),
-                        record.created,
-                        "root".to_owned(),
-                    ]);
-                }
-                Ok(None) => {}
+                Ok(state) => states.extend(state),
                 // One damaged record is no reason to hide the others.
                 Err(error) => logging::report(&error, &[]),
             }
         }
         if self.quiet {
-            rows.iter().skip(1).for_each(|[id, ..]| println!("{id}"));
+            states.iter().for_each(|state| println!("{}", state.id));
+        } else if self.format == ListFormat::Json {
+            println!("{}", Value::from_iter(states.iter().map(describe)));
         } else {
+            let mut rows = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned)];
+            rows.extend(states.into_iter().map(row));
             print_table(&rows);
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+fn row(state: State) -> [String; 6] {
+    [
+        state.id.to_string(),
+        state.current_pid().to_string(),
+        state.current_status().to_string(),
+        state.bundle.display().to_string(),
+        state.created,
+        "root".to_owned(),
+    ]
 }
 
 fn print_table<const N: usize>(rows: &[[String; N]]) {
@@ -59,6 +76,7 @@ fn print_table<const N: usize>(rows: &[[String; N]]) {
             .map(|row| row.get(column).map_or(0, String::len))
             .max()
             .unwrap_or(0)
+            .max(NARROWEST)
     };
     let widths: [usize; N] = std::array::from_fn(width);
     for row in rows {

@@ -1,11 +1,15 @@
 //! The command line: one file per subcommand.
 
 mod check;
+mod create;
+mod creation;
 mod delete;
 mod features;
+mod kill;
 mod list;
 mod run;
 mod spec;
+mod start;
 mod state;
 
 use std::{io::Write, path::PathBuf, process::ExitCode};
@@ -14,10 +18,14 @@ use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
     config::ConfigError,
-    container::TerminalError,
+    container::{
+        CreationError, HandOverError, PidFileError, RemovalError, TerminalError, control::ControlError,
+    },
     logging::{self, Format},
     oci::{BundleError, OCI_VERSION},
-    sandbox::{CgroupError, IdError, StateError},
+    sandbox::{
+        AgentError, CgroupError, Id, IdError, State, StateError, StateFolder, Status as ContainerStatus,
+    },
 };
 
 /// What callers expect after a command that does not exist.
@@ -56,14 +64,38 @@ struct Global {
     /// Configuration file, by default /etc/bulkhead/config.toml
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// The cgroup paths of config.json are systemd's, as in slice:prefix:name
+    #[arg(long)]
+    systemd_cgroup: bool,
+    /// Accepted for compatibility; only root can run containers
+    #[arg(long, value_name = "BOOL")]
+    rootless: Option<String>,
     /// Print the version
     #[arg(short, long)]
     version: bool,
 }
 
+impl Global {
+    /// The state folder of a container.
+    fn folder(&self, id: &Id) -> Result<StateFolder, StateError> {
+        StateFolder::open(&self.root, id)
+    }
+
+    /// A container of that name, which was created at least.
+    fn container(&self, id: String) -> Result<(StateFolder, State), Error> {
+        let id = Id::try_from(id)?;
+        let folder = self.folder(&id)?;
+        let state = folder.load()?.ok_or(StateError::Missing(id))?;
+        Ok((folder, state))
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Run),
+    Create(create::Create),
+    Start(start::Start),
+    Kill(kill::Kill),
     Spec(spec::Spec),
     Features(features::Features),
     Check(check::Check),
@@ -89,16 +121,50 @@ enum Error {
     Terminal(#[from] TerminalError),
     #[error("{action}: {source}")]
     Io { action: String, source: std::io::Error },
+    #[error(transparent)]
+    Creation(#[from] CreationError),
+    #[error(transparent)]
+    HandOver(#[from] HandOverError),
+    #[error(transparent)]
+    PidFile(#[from] PidFileError),
+    #[error(transparent)]
+    Removal(#[from] RemovalError),
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    #[error("--preserve-fds: a virtual machine cannot be given descriptors of its host; only 0 is possible")]
+    PreserveFds,
+    #[error("cannot allocate tty if bulkhead will detach without setting console socket")]
+    NoConsoleSocket,
+    #[error("cannot use console socket if bulkhead will not detach or allocate tty")]
+    ConsoleSocket,
+    #[error("cannot start an already running container")]
+    Running,
+    #[error("cannot start a container that has stopped")]
+    Stopped,
+    #[error("cannot start a container in the {0} state")]
+    NotCreated(ContainerStatus),
+    #[error("container not running")]
+    NotRunning,
+    #[error("unknown signal {0:?}")]
+    UnknownSignal(String),
     #[error("{}: exists already", .0.display())]
     Exists(PathBuf),
-    #[error("cannot delete container {0} that is not stopped: stop it first, or use --force")]
-    NotStopped(String),
-    #[error("container {0} is still being created: wait, or use --force")]
-    BeingCreated(String),
     #[error("the monitor was killed by signal {0}; what it had made has been removed")]
     MonitorKilled(i32),
     #[error("only root can run containers: bulkhead makes mounts, cgroups and virtual machines")]
     NotRoot,
+}
+
+impl Error {
+    /// The last lines of the guest's console, as far as they tell something about the error.
+    fn console(&self) -> &[String] {
+        match self {
+            Self::Creation(error) => error.console(),
+            _ => &[],
+        }
+    }
 }
 
 /// What a command that did not fail exits with.
@@ -126,7 +192,7 @@ pub fn main() -> ExitCode {
         }
     };
     line.execute().unwrap_or_else(|error| {
-        logging::report(&error, &[]);
+        logging::report(&error, error.console());
         ExitCode::FAILURE
     })
 }
@@ -140,6 +206,9 @@ impl CommandLine {
             .map_or_else(String::new, |file| file.display().to_string())))?;
         match self.command {
             Some(Command::Run(run)) => run.execute(&global),
+            Some(Command::Create(create)) => create.execute(&global),
+            Some(Command::Start(start)) => start.execute(&global),
+            Some(Command::Kill(kill)) => kill.execute(&global),
             Some(Command::Spec(spec)) => spec.execute(),
             Some(Command::Features(features)) => features.execute(),
             Some(Command::Check(check)) => check.execute(&global),

@@ -1,132 +1,69 @@
 //! `bulkhead run`
 
-use std::{
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::net::UnixStream,
-    },
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{Error, Global, Status, io};
+use super::{Error, Global, Status, creation::CreationOptions, io};
 use crate::{
-    config::Config,
-    container::{Foreground, Keyboard, Monitor, Terminal, clean_up},
-    oci::Bundle,
-    sandbox::{Cgroup, Ended, Fork, Id, StateFolder, cgroup_mount_point, fork},
-    signals,
+    container::{
+        CreationError, RunEnd, Standin, clean_up,
+        control::{Request, ask},
+    },
+    sandbox::{Ended, Exit, Status as ContainerStatus},
 };
 
-/// Run a container in the foreground, and exit as its program does
+/// Create a container, start its program, and exit as that does
 #[derive(Debug, Args)]
 pub struct Run {
-    /// Folder with config.json
-    #[arg(short, long, value_name = "DIR", default_value = ".")]
-    bundle: PathBuf,
-    /// The container's name, unique on this host
-    #[arg(value_name = "ID")]
-    id: String,
+    #[command(flatten)]
+    options: CreationOptions,
+    /// Return when the program runs
+    #[arg(short, long)]
+    detach: bool,
+    /// Leave the stopped container for `delete`
+    #[arg(long)]
+    keep: bool,
+    /// Accepted for compatibility; the container's processes are in its guest
+    #[arg(long)]
+    no_subreaper: bool,
 }
 
 impl Run {
     pub fn execute(self, global: &Global) -> Status {
-        let id = Id::try_from(self.id)?;
-        let config = Config::load(global.config.as_deref())?;
-        let bundle = Bundle::load(&self.bundle)?;
-        if !rustix::process::geteuid().is_root() {
-            return Err(Error::NotRoot);
-        }
-        let wants_terminal = bundle
-            .spec
-            .process
-            .as_ref()
-            .is_some_and(|process| process.terminal);
-        let terminal = wants_terminal.then(Terminal::of_stdin).transpose()?;
-        let cgroup = Cgroup::place(&cgroup_mount_point()?, &id, &bundle.spec.linux.cgroups_path);
-
-        // From here on there is something to remove, which a signal is not to keep from happening.
-        let signals = signals::take().map_err(io("take signals"))?;
-        let folder = StateFolder::create(&global.root, &id)?;
-        let cgroup_handle = match cgroup.create() {
-            Ok(handle) => handle,
-            Err(error) => {
-                folder.remove()?;
+        let standin = match self.options.create(global, self.detach) {
+            Err(Error::Creation(CreationError::Interrupted(signal))) => {
+                return Ok(exit_code(Exit::Signal(signal)));
+            }
+            created => created?,
+        };
+        if self.detach {
+            if let Err(error) = ask(&standin.folder, &Request::Start {}) {
+                standin.discard();
                 return Err(error.into());
             }
-        };
-        let ended = Prepared {
-            config,
-            bundle,
-            terminal,
-            folder: folder.clone(),
-            cgroup: cgroup.clone(),
-            signals,
+            return Ok(ExitCode::SUCCESS);
         }
-        .carry_out(cgroup_handle);
-        clean_up(&folder, &cgroup);
-        match ended? {
-            Ended::Exited(status) => Ok(ExitCode::from(u8::try_from(status).unwrap_or(u8::MAX))),
-            Ended::Killed(signal) => Err(Error::MonitorKilled(signal)),
+        self.attend(standin)
+    }
+
+    fn attend(&self, mut standin: Standin) -> Status {
+        let ended = standin.attend();
+        let state = standin.folder.load();
+        let was_stopped = matches!(&state, Ok(Some(state)) if state.status == ContainerStatus::Stopped);
+        if !(self.keep && was_stopped) {
+            clean_up(&standin.folder, &standin.cgroup);
+        }
+        match ended.map_err(io("wait for the monitor"))? {
+            RunEnd::Failed => Ok(ExitCode::FAILURE),
+            RunEnd::Ended(Ended::Exited(code)) => Ok(exit_code(Exit::Code(code))),
+            // It was killed itself, unless it has said that the workload was.
+            RunEnd::Ended(Ended::Killed(signal)) if !was_stopped => Err(Error::MonitorKilled(signal)),
+            RunEnd::Ended(Ended::Killed(signal)) => Ok(exit_code(Exit::Signal(signal))),
         }
     }
 }
 
-/// What has been found good and made.
-struct Prepared {
-    config: Config,
-    bundle: Bundle,
-    terminal: Option<Terminal>,
-    folder: StateFolder,
-    cgroup: Cgroup,
-    signals: OwnedFd,
-}
-
-impl Prepared {
-    /// Has a monitor run the container, and waits for its end.
-    fn carry_out(self, cgroup_handle: OwnedFd) -> Result<Ended, Error> {
-        let (channel, monitor_channel) = UnixStream::pair().map_err(io("make a socket pair"))?;
-        let (keyboard, keys) = Keyboard::of_stdin().map_err(io("make a pipe"))?.unzip();
-        match fork(cgroup_handle.as_fd()).map_err(io("start the monitor"))? {
-            Fork::Parent(monitor) => {
-                drop((monitor_channel, keys));
-                let foreground = Foreground {
-                    monitor,
-                    signals: self.signals,
-                    channel,
-                    terminal: self.terminal,
-                    keyboard,
-                };
-                foreground.wait().map_err(io("wait for the monitor"))
-            }
-            Fork::Child => {
-                // Their far ends are to notice when the caller's process has gone.
-                drop((channel, keyboard));
-                let Self {
-                    config,
-                    bundle,
-                    terminal,
-                    folder,
-                    cgroup,
-                    signals,
-                } = self;
-                // The monitor has its own.
-                drop(signals);
-                let channel = monitor_channel;
-                let monitor = Monitor {
-                    config,
-                    bundle,
-                    folder,
-                    cgroup,
-                    cgroup_handle,
-                    keys,
-                    channel,
-                    terminal,
-                };
-                std::process::exit(monitor.run());
-            }
-        }
-    }
+fn exit_code(exit: Exit) -> ExitCode {
+    ExitCode::from(u8::try_from(exit.code()).unwrap_or(u8::MAX))
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::streams::OutputError;
+use super::{monitor::NetworkError, streams::OutputError};
 use crate::sandbox::{MachineError, StartError, StateError, StorageError};
 
 /// The stages of a container's life on the host.
@@ -69,9 +69,9 @@ pub enum Cause {
     /// The operating system.
     #[error(transparent)]
     System(#[from] std::io::Error),
-    /// A signal came before the program ran.
-    #[error("interrupted by signal {0}")]
-    Interrupted(i32),
+    /// The network namespace.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
 }
 
 impl Failure {

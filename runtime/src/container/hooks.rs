@@ -127,10 +127,12 @@ mod tests {
     fn record() -> State {
         State::creating(NewState {
             id: Id::try_from("web".to_owned()).expect("a name"),
+            sandbox: Id::try_from("web".to_owned()).expect("a name"),
             monitor: ProcessIdentity::current().expect("this process"),
             bundle: "/b".into(),
             rootfs: "/b/rootfs".into(),
             cgroup: "/sys/fs/cgroup/x".into(),
+            network: None,
             annotations: [("k".to_owned(), "v".to_owned())].into(),
         })
     }

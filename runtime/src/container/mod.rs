@@ -1,16 +1,29 @@
 //! A container's life on the host: its stand-in, its streams, its terminal.
 
+mod console;
+pub mod control;
+mod creation;
+mod description;
 mod failure;
 mod foreground;
 pub mod hooks;
 mod monitor;
+mod notice;
+mod pid_file;
+mod removal;
 mod stdio;
 mod streams;
 mod terminal;
 
+pub use console::{Console, HandOverError, hand_over};
+pub use creation::{Creation, CreationError, Presence, Standin};
+pub use description::describe;
 pub use failure::{Cause, Failure, Stage};
-pub use foreground::Foreground;
-pub use monitor::{Monitor, clean_up};
+pub use foreground::RunEnd;
+pub use monitor::{Attachment, Monitor, NetworkError};
+pub use notice::{Notice, Notices, Received};
+pub use pid_file::{PidFileError, write as write_pid_file};
+pub use removal::{RemovalError, clean_up, remove};
 pub use stdio::Endpoint;
 pub use streams::Streams;
 pub use terminal::{Keyboard, Terminal, TerminalError};

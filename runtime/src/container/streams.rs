@@ -160,17 +160,18 @@ async fn copy_out(stream: &'static str, mut from: UnixStream, to: Endpoint) -> R
             return Ok(());
         }
         match to.write_all(buffer.get(..n).unwrap_or_default()).await {
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
-                ) =>
-            {
-                return Ok(());
-            }
+            Err(error) if nobody_reads(&error, &to) => return Ok(()),
             written => written.map_err(failed)?,
         }
     }
+}
+
+/// Whether the caller's side of a stream has gone: of a pipe, a socket, or a terminal.
+fn nobody_reads(error: &io::Error, to: &Endpoint) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+    ) || error.raw_os_error() == Some(libc::EIO) && matches!(to, Endpoint::Ready(_))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::{
     io::{self, PipeReader, PipeWriter, Write},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    rc::Rc,
 };
 
 use rustix::termios::{OptionalActions, Termios, Winsize};
@@ -21,9 +22,9 @@ pub enum TerminalError {
 }
 
 /// The terminal on standard input, and the settings it had.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Terminal {
-    device: OwnedFd,
+    device: Rc<OwnedFd>,
     settings: Termios,
 }
 
@@ -39,12 +40,15 @@ impl Terminal {
         }
         let device = stdin.try_clone_to_owned()?;
         let settings = rustix::termios::tcgetattr(&device).map_err(io::Error::from)?;
-        Ok(Self { device, settings })
+        Ok(Self {
+            device: Rc::new(device),
+            settings,
+        })
     }
 
     /// Its size in characters.
     pub fn size(&self) -> Option<Winsize> {
-        rustix::termios::tcgetwinsize(&self.device).ok()
+        rustix::termios::tcgetwinsize(&*self.device).ok()
     }
 
     /// Has it pass every key on as it is.
@@ -55,7 +59,7 @@ impl Terminal {
         let mut raw = self.settings.clone();
         raw.make_raw();
         Ok(rustix::termios::tcsetattr(
-            &self.device,
+            &*self.device,
             OptionalActions::Drain,
             &raw,
         )?)
@@ -64,7 +68,7 @@ impl Terminal {
     /// Gives it back the settings it had.
     pub fn restore(&self) {
         // A terminal that has gone needs no settings.
-        let _ = rustix::termios::tcsetattr(&self.device, OptionalActions::Drain, &self.settings);
+        let _ = rustix::termios::tcsetattr(&*self.device, OptionalActions::Drain, &self.settings);
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use bulkhead_agent_protocol::SHARED_FOLDER;
 use serde_json::Value;
 
-use super::BindSource;
+use super::{BindSource, Namespace};
 
 /// Where a container's files are, below the sandbox's shared folder on the host and in the guest alike.
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +35,8 @@ impl<'a> GuestPaths<'a> {
     }
 }
 
-/// Rewrites `root.path` and the sources of `binds` to paths in the guest.
+/// Rewrites `root.path` and the sources of `binds` to paths in the guest, and drops the path of the network namespace, which
+/// is the host's: the guest's own network is what is joined to it.
 pub fn for_guest(mut document: Value, binds: &[BindSource], paths: GuestPaths<'_>) -> Value {
     if let Some(path) = document.pointer_mut("/root/path") {
         *path = in_guest(paths.rootfs());
@@ -46,6 +47,18 @@ pub fn for_guest(mut document: Value, binds: &[BindSource], paths: GuestPaths<'_
             .and_then(Value::as_object_mut)
         {
             mount.insert("source".to_owned(), in_guest(paths.mount(bind.index)));
+        }
+    }
+    let namespaces = document
+        .pointer_mut("/linux/namespaces")
+        .and_then(Value::as_array_mut);
+    for namespace in namespaces.into_iter().flatten() {
+        if let Some(namespace) = namespace.as_object_mut()
+            && namespace
+                .get("type")
+                .is_some_and(|kind| kind == Namespace::NETWORK)
+        {
+            namespace.remove("path");
         }
     }
     document

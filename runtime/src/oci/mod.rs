@@ -13,7 +13,7 @@ mod vm;
 pub use bundle::{Bundle, BundleError};
 pub use guest::{GuestPaths, for_guest};
 pub use refuse::{is_refused, refusals, refuse_unsupported, refuse_unsupported_process};
-pub use spec::{Mount, Process, Root, Spec};
+pub use spec::{ConsoleSize, Mount, Namespace, Process, Root, Spec};
 pub use validate::{BindSource, validate};
 pub use vm::Vm;
 

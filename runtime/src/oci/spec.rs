@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bulkhead_agent_protocol::hook::Hooks;
+use rustix::termios::Winsize;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -124,6 +125,18 @@ pub struct ConsoleSize {
     pub width: u16,
 }
 
+impl ConsoleSize {
+    /// As terminals have it; none if it has no extent.
+    pub fn window(self) -> Option<Winsize> {
+        (self.height > 0 && self.width > 0).then_some(Winsize {
+            ws_row: self.height,
+            ws_col: self.width,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        })
+    }
+}
+
 /// The Linux section.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -132,6 +145,33 @@ pub struct Linux {
     pub cgroups_path: String,
     /// The container's limits.
     pub resources: Resources,
+    /// What it does not share with others.
+    pub namespaces: Vec<Namespace>,
+}
+
+impl Linux {
+    /// The entry for the network, if there is one.
+    pub fn network(&self) -> Option<&Namespace> {
+        self.namespaces
+            .iter()
+            .find(|namespace| namespace.kind == Namespace::NETWORK)
+    }
+}
+
+/// A namespace of the container.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Namespace {
+    /// Its type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The file that stands for it, if it is there already; else empty.
+    pub path: String,
+}
+
+impl Namespace {
+    /// The type of network namespaces.
+    pub const NETWORK: &str = "network";
 }
 
 /// The limits by which a virtual machine is sized.

@@ -8,7 +8,7 @@ use std::{
 
 use bulkhead_agent_protocol::hook::Hooks;
 
-use super::{FieldError, Mount, Process, Root, Spec};
+use super::{FieldError, Mount, Namespace, Process, Root, Spec};
 
 /// The host's side of a bind mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +60,10 @@ pub fn validate<'a>(spec: &'a Spec, bundle: &Path) -> Result<(&'a Root, Vec<Bind
         return Err(FieldError::new("linux.cgroupsPath", problem));
     }
     check_hooks(&spec.hooks)?;
+    for (index, namespace) in spec.linux.namespaces.iter().enumerate() {
+        check_namespace(namespace)
+            .map_err(|problem| FieldError::new(format!("linux.namespaces[{index}].path"), problem))?;
+    }
     if let Some(vm) = &spec.vm {
         vm.check()?;
     }
@@ -119,6 +123,29 @@ fn check_hooks(hooks: &Hooks) -> Result<(), FieldError> {
                 FieldError::new(format!("hooks.{name}[{index}].{field}"), problem)
             })?;
         }
+    }
+    Ok(())
+}
+
+/// Only a network can be joined, and not the host's own.
+fn check_namespace(namespace: &Namespace) -> Result<(), String> {
+    let path = &namespace.path;
+    if path.is_empty() {
+        return Ok(());
+    }
+    if namespace.kind != Namespace::NETWORK {
+        return Err(format!(
+            "a virtual machine cannot join the {} namespace {path} of the host; remove it from config.json",
+            namespace.kind
+        ));
+    }
+    let identity = |path: &str| fs::metadata(path).map(|file| (file.dev(), file.ino()));
+    let joined = identity(path).map_err(|error| format!("{path}: {error}"))?;
+    if identity("/proc/1/ns/net").is_ok_and(|host| host == joined) {
+        return Err(format!(
+            "{path} is the host's own network namespace, which a virtual machine cannot share; give the container \
+             one of its own"
+        ));
     }
     Ok(())
 }

@@ -1,10 +1,10 @@
 //! The agent in the guest, as the runtime sees it.
 
 use bulkhead_agent_protocol::{
-    AgentClient, SHARED_FOLDER, SHARED_TAG,
+    AGENT_PORT, AgentClient, SHARED_FOLDER, SHARED_TAG,
     messages::{
-        ConfigureNetworkRequest, CreateContainerRequest, ResizeTerminalRequest, SignalRequest,
-        StartContainerRequest, Stdio, Storage, WaitRequest, WaitResponse,
+        ConfigureNetworkRequest, CreateContainerRequest, DeleteRequest, ResizeTerminalRequest,
+        ShutdownRequest, SignalRequest, StartContainerRequest, Stdio, Storage, WaitRequest, WaitResponse,
     },
 };
 use protobuf::MessageField;
@@ -13,6 +13,8 @@ use ttrpc::{
     r#async::{Client, transport::Socket},
     context::Context,
 };
+
+use super::GuestSocket;
 
 /// A client of the agent. Clones share the connection.
 #[derive(Clone)]
@@ -83,14 +85,26 @@ impl Agent {
         Ok(())
     }
 
-    /// Sends a signal to a container's first process.
+    /// Connects to the agent of a sandbox whose monitor is another process. Called inside a tokio runtime.
     ///
     /// # Errors
-    /// The process has ended.
-    pub async fn signal(&self, id: &str, signal: u32) -> Result<(), AgentError> {
+    /// Nobody answers.
+    pub async fn connect(guest: &GuestSocket) -> Result<Self, AgentError> {
+        let connection = guest.connect(AGENT_PORT).await;
+        connection
+            .map(Self::new)
+            .map_err(|error| AgentError::Lost(error.to_string()))
+    }
+
+    /// Sends a signal to a container's first process, or to `all` of its processes.
+    ///
+    /// # Errors
+    /// The first process has ended.
+    pub async fn signal(&self, id: &str, signal: u32, all: bool) -> Result<(), AgentError> {
         let request = SignalRequest {
             container_id: id.to_owned(),
             signal,
+            all,
             ..SignalRequest::default()
         };
         self.client.signal(Context::default(), &request).await?;
@@ -116,6 +130,30 @@ impl Agent {
     pub async fn configure_network(&self, request: ConfigureNetworkRequest) -> Result<(), AgentError> {
         self.client
             .configure_network(Context::default(), &request)
+            .await?;
+        Ok(())
+    }
+
+    /// Forgets an ended container, and removes all that it has in the guest.
+    ///
+    /// # Errors
+    /// It still runs, or there is none.
+    pub async fn delete(&self, id: &str) -> Result<(), AgentError> {
+        let request = DeleteRequest {
+            container_id: id.to_owned(),
+            ..DeleteRequest::default()
+        };
+        self.client.delete(Context::default(), &request).await?;
+        Ok(())
+    }
+
+    /// Has the guest end everything, write everything back, and switch itself off.
+    ///
+    /// # Errors
+    /// The connection broke.
+    pub async fn shut_down(&self) -> Result<(), AgentError> {
+        self.client
+            .shutdown(Context::default(), &ShutdownRequest::default())
             .await?;
         Ok(())
     }

@@ -116,6 +116,11 @@ impl Machine {
             disks: disks.into_iter().collect(),
         })
     }
+
+    /// Whether the guest may hold back what it has written to a disk, so that it cannot just be killed.
+    pub fn has_writable_disk(&self) -> bool {
+        self.disks.iter().any(|disk| !disk.read_only)
+    }
 }
 
 /// Opens the file that a field of the `vm` section names, if it names one.

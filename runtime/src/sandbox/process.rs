@@ -4,9 +4,13 @@ use std::{
     fs, io,
     mem::size_of,
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    time::Duration,
 };
 
-use rustix::process::{Signal, WaitId, WaitIdOptions};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions},
+};
 use serde::{Deserialize, Serialize};
 
 /// linux/sched.h; the binding's constant is too narrow for it.
@@ -44,6 +48,36 @@ impl ProcessIdentity {
     }
 }
 
+impl ProcessIdentity {
+    /// A descriptor of that process; none if it has ended. Whatever is done by way of the descriptor is done to no other.
+    ///
+    /// # Errors
+    /// No file descriptors left.
+    pub fn open(self) -> io::Result<Option<OwnedFd>> {
+        let pid = Pid::from_raw(self.pid).ok_or(io::ErrorKind::InvalidData)?;
+        match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+            // What was opened may be a later process of that pid, unless the one that is meant still lives.
+            Ok(pidfd) => Ok(self.is_alive().then_some(pidfd)),
+            Err(rustix::io::Errno::SRCH) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Waits for that process's end, at most so long.
+    ///
+    /// # Errors
+    /// `TimedOut`, or no file descriptors left.
+    pub fn wait_for_end(self, limit: Duration) -> io::Result<()> {
+        let Some(pidfd) = self.open()? else { return Ok(()) };
+        let limit = Timespec::try_from(limit).map_err(io::Error::other)?;
+        let mut polled = [PollFd::new(&pidfd, PollFlags::IN)];
+        match rustix::io::retry_on_intr(|| poll(&mut polled, Some(&limit)))? {
+            0 => Err(io::ErrorKind::TimedOut.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// The fields of `/proc/<pid>/stat` after the program's name, which may have spaces and parentheses in it.
 fn fields(stat: &str) -> impl Iterator<Item = &str> {
     stat.rsplit_once(')')
@@ -71,6 +105,8 @@ pub enum Fork {
 /// A child process, by a descriptor that means no other process, ever.
 #[derive(Debug)]
 pub struct Child {
+    /// Its process id.
+    pub pid: i32,
     pidfd: OwnedFd,
 }
 
@@ -114,7 +150,8 @@ pub fn fork(cgroup: BorrowedFd<'_>) -> io::Result<Fork> {
         1.. => {
             // SAFETY: the kernel has just made this descriptor for us, nobody else owns it.
             let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-            Ok(Fork::Parent(Child { pidfd }))
+            let pid = i32::try_from(pid).unwrap_or(i32::MAX);
+            Ok(Fork::Parent(Child { pid, pidfd }))
         }
         _ => Err(io::Error::last_os_error()),
     }

@@ -15,6 +15,8 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// A running microVM whose agent answers. When it is dropped, the microVM is killed.
 pub struct Sandbox {
     vmm: Vmm,
+    /// Whether the guest has to write back before its end.
+    is_written: bool,
     agent: Agent,
     guest: Rc<GuestSocket>,
 }
@@ -45,6 +47,9 @@ pub enum StartError {
     /// A stream to the guest could not be opened.
     #[error("a stream to the guest: {0}")]
     Stream(io::Error),
+    /// The start gate is open.
+    #[error("cannot start an already running container")]
+    StartedAlready,
     /// What the VMM handed over is not a connection.
     #[error("the connection from the guest's agent: {0}")]
     Uplink(io::Error),
@@ -64,6 +69,7 @@ impl StartError {
 /// A microVM whose guest boots.
 pub struct Starting {
     vmm: Vmm,
+    is_written: bool,
     uplink: Uplink,
     guest: Rc<GuestSocket>,
 }
@@ -79,9 +85,11 @@ impl Starting {
         shared: &SharedFolder,
         cgroup: BorrowedFd<'_>,
     ) -> Result<Self, StartError> {
+        let is_written = machine.has_writable_disk();
         let (vmm, uplink) = Vmm::start(machine, folder, shared, cgroup)?;
         Ok(Self {
             vmm,
+            is_written,
             uplink,
             guest: Rc::new(GuestSocket::of(folder)?),
         })
@@ -109,6 +117,7 @@ impl Sandbox {
             Ok(connection) => Ok(Self {
                 agent: Agent::new(connection),
                 vmm: starting.vmm,
+                is_written: starting.is_written,
                 guest: starting.guest,
             }),
             // The VMM has closed its end, so it is about to end.
@@ -130,6 +139,25 @@ impl Sandbox {
     /// The way to the guest's ports.
     pub fn guest(&self) -> Rc<GuestSocket> {
         Rc::clone(&self.guest)
+    }
+
+    /// Lets go of it when its own container, of that id, has ended. A guest that has nothing to write back is killed at
+    /// once.
+    ///
+    /// # Errors
+    /// The guest could not write back.
+    pub async fn end(mut self, id: &str) -> Result<(), StartError> {
+        if self.is_written {
+            let agent = self.agent.clone();
+            let id = id.to_owned();
+            let shut_down = async move {
+                agent.delete(&id).await?;
+                agent.shut_down().await
+            };
+            self.attempt(shut_down).await?;
+            self.vmm.ended().await;
+        }
+        Ok(())
     }
 
     /// Does something that needs the microVM, and gives up when that ends.

@@ -3,10 +3,7 @@
 use std::{
     fs::File,
     io,
-    os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-        unix::net::UnixListener,
-    },
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
     rc::Rc,
 };
@@ -22,9 +19,9 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
     Machine, SharedFolder, StateError, StateFolder, Uplink, VmmControl, VmmEnd, end::BootFiles,
-    vmm_control::LONGEST_ANSWER,
+    folder::address, vmm_control::LONGEST_ANSWER,
 };
-use crate::readiness::watch;
+use crate::{logging, readiness::watch};
 
 /// The guest's vsock address. It is known inside its own VMM only, so every guest can have the same.
 const GUEST_CID: u32 = 3;
@@ -43,14 +40,6 @@ pub enum VmmError {
     /// The state folder.
     #[error(transparent)]
     State(#[from] StateError),
-    /// A socket in the state folder.
-    #[error("socket {}: {source}", path.display())]
-    Socket {
-        /// Its path.
-        path: PathBuf,
-        /// Why it cannot be made.
-        source: io::Error,
-    },
     /// The sockets to the VMM.
     #[error("sockets to the VMM: {0}")]
     Descriptors(io::Error),
@@ -90,12 +79,13 @@ impl Vmm {
             initramfs: machine.initramfs.as_ref().map(|file| file.path.clone()),
         };
         let handle = folder.handle()?;
+        let stderr = logging::of_children().map_err(VmmError::Descriptors)?;
         let (uplink, vmm_uplink) = Uplink::pair().map_err(VmmError::Descriptors)?;
         let launched = Launch {
             binary: &machine.vmm.file,
             directory: shared.handle(),
             cgroup: Some(cgroup),
-            stderr: rustix::stdio::stderr(),
+            stderr: stderr.as_fd(),
             kvm: open_kvm()?.into(),
             vcpus: machine.size.vcpus,
             memory_mib: machine.size.memory_mib,
@@ -104,7 +94,7 @@ impl Vmm {
             command_line: machine.command_line,
             vsock: Some(launch::Vsock {
                 cid: GUEST_CID,
-                listener: listen(folder, &handle, StateFolder::VSOCK)?,
+                listener: folder.listen(StateFolder::VSOCK)?.into(),
                 uplink: Some(vmm_uplink),
             }),
             filesystem: Some(SHARED_TAG.to_owned()),
@@ -112,7 +102,7 @@ impl Vmm {
             rng: true,
             network_slots: NETWORK_SLOTS,
             console: None,
-            control: Some(listen(folder, &handle, StateFolder::CONTROL)?),
+            control: Some(folder.listen(StateFolder::CONTROL)?.into()),
         }
         .start()
         .map_err(|source| VmmError::Launch {
@@ -198,19 +188,4 @@ fn open_kvm() -> Result<File, VmmError> {
         .write(true)
         .open(KVM)
         .map_err(VmmError::Kvm)
-}
-
-/// The address of a socket in a folder, by way of the folder's descriptor: its own path may be longer than a Unix socket's
-/// address can be.
-fn address(folder: &OwnedFd, name: &str) -> PathBuf {
-    format!("/proc/self/fd/{}/{name}", folder.as_raw_fd()).into()
-}
-
-fn listen(folder: &StateFolder, handle: &OwnedFd, name: &str) -> Result<OwnedFd, VmmError> {
-    UnixListener::bind(address(handle, name))
-        .map(OwnedFd::from)
-        .map_err(|source| VmmError::Socket {
-            path: folder.path().join(name),
-            source,
-        })
 }

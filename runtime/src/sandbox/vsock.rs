@@ -1,13 +1,13 @@
 //! Connections from the host to the guest.
 
-use std::{io, os::fd::AsRawFd, os::fd::OwnedFd, path::PathBuf};
+use std::{io, os::fd::OwnedFd, path::PathBuf};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
 };
 
-use super::{StateError, StateFolder};
+use super::{StateError, StateFolder, folder::address};
 
 /// The longest answer to `CONNECT`: `OK `, ten digits, an end of line.
 const MAX_ANSWER: usize = 14;
@@ -28,7 +28,7 @@ impl GuestSocket {
     /// The folder cannot be opened.
     pub fn of(folder: &StateFolder) -> Result<Self, StateError> {
         let handle = folder.handle()?;
-        let path = format!("/proc/self/fd/{}/{}", handle.as_raw_fd(), StateFolder::VSOCK).into();
+        let path = address(&handle, StateFolder::VSOCK);
         Ok(Self {
             _folder: handle,
             path,

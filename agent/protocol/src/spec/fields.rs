@@ -73,12 +73,7 @@ pub const FIELDS: &[Field] = &[
     refused(29, "hooks", Says, "hooks are not supported yet"),
     field(35, "annotations", Host),
     field(36, "linux.namespaces[].type", HostAndGuest),
-    refused(
-        36,
-        "linux.namespaces[].path",
-        Says,
-        "a virtual machine cannot join a namespace of the host",
-    ),
+    field(36, "linux.namespaces[].path", HostAndGuest),
     field(44, "linux.uidMappings[].containerID", Guest),
     field(44, "linux.uidMappings[].hostID", Guest),
     field(44, "linux.uidMappings[].size", Guest),

@@ -1,0 +1,53 @@
+//! `bulkhead kill`
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::{Error, Global, Status, io};
+use crate::{
+    sandbox::{Agent, AgentError, GuestSocket, Status as ContainerStatus},
+    signals,
+};
+
+/// Send a signal to a container's first process
+#[derive(Debug, Args)]
+pub struct Kill {
+    /// Send it to every process of the container
+    #[arg(short, long)]
+    all: bool,
+    /// The container's name
+    #[arg(value_name = "ID")]
+    id: String,
+    /// Name or number
+    #[arg(value_name = "SIGNAL", default_value = "TERM")]
+    signal: String,
+}
+
+impl Kill {
+    pub fn execute(self, global: &Global) -> Status {
+        let (_, state) = global.container(self.id)?;
+        let signal = signals::parse(&self.signal).ok_or(Error::UnknownSignal(self.signal))?;
+        match state.current_status() {
+            ContainerStatus::Created | ContainerStatus::Running | ContainerStatus::Paused => {}
+            // Nothing is left that a signal could reach.
+            ContainerStatus::Stopped if self.all => return Ok(ExitCode::SUCCESS),
+            _ => return Err(Error::NotRunning),
+        }
+        let guest = GuestSocket::of(&global.folder(&state.sandbox)?)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .map_err(io("make an event loop"))?;
+        let sent = runtime.block_on(async {
+            let agent = Agent::connect(&guest).await?;
+            agent.signal(state.id.as_str(), signal, self.all).await
+        });
+        match sent {
+            Ok(()) => Ok(ExitCode::SUCCESS),
+            // It has ended meanwhile, and its guest perhaps with it.
+            Err(AgentError::Lost(_)) => Err(Error::NotRunning),
+            Err(error) => Err(error.into()),
+        }
+    }
+}

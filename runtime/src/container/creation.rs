@@ -1,0 +1,264 @@
+//! The caller's side of a container's creation: it takes the id, makes what the monitor starts from, forks the monitor,
+//! and waits until that says that the container is created.
+
+use std::{
+    io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+    path::PathBuf,
+};
+
+use rustix::event::{PollFd, PollFlags, poll};
+
+use super::{Attachment, Console, Keyboard, Monitor, Notice, Notices, Received, Terminal, clean_up};
+use crate::{
+    config::Config,
+    oci::Bundle,
+    sandbox::{
+        Cgroup, CgroupError, Child, Ended, Fork, Id, StateError, StateFolder, cgroup_mount_point, fork,
+    },
+    signals,
+};
+
+/// A container to be created.
+pub struct Creation {
+    /// The host's settings.
+    pub config: Config,
+    /// What to run.
+    pub bundle: Bundle,
+    /// The folder of all state folders, absolute.
+    pub root: PathBuf,
+    /// What it is to be called.
+    pub id: Id,
+}
+
+/// Whether the calling process stays, and what the workload's terminal is.
+pub enum Presence {
+    /// It stays until the container's end.
+    Stays {
+        /// The caller's terminal, if the workload is to have one.
+        terminal: Option<Terminal>,
+    },
+    /// It goes when the container is created.
+    Goes {
+        /// The workload's terminal, if it is to have one.
+        console: Option<Console>,
+    },
+}
+
+/// Why a container was not created. Nothing of it is left.
+#[derive(Debug, thiserror::Error)]
+pub enum CreationError {
+    /// The id is taken, or the state folder cannot be made.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The cgroup cannot be made.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    /// The operating system said no.
+    #[error("{action}: {source}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// What came of it.
+        source: io::Error,
+    },
+    /// The monitor said why.
+    #[error("{message}")]
+    Failed {
+        /// One line.
+        message: String,
+        /// The last lines of the guest's console, oldest first, as far as they tell something about it.
+        console: Vec<String>,
+    },
+    /// A signal came before the container was created.
+    #[error("interrupted by signal {0}")]
+    Interrupted(i32),
+    /// The monitor ended without a word.
+    #[error("the container's monitor {}", match .0 {
+        Ended::Exited(status) => format!("ended early, with exit status {status}"),
+        Ended::Killed(signal) => format!("was killed by signal {signal}"),
+    })]
+    MonitorEnded(Ended),
+}
+
+impl CreationError {
+    fn io(action: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { action, source }
+    }
+
+    /// The last lines of the guest's console, as far as they tell something about the failure.
+    pub fn console(&self) -> &[String] {
+        match self {
+            Self::Failed { console, .. } => console,
+            _ => &[],
+        }
+    }
+}
+
+/// A container's monitor, as the process has it that started it.
+pub struct Standin {
+    /// Its state folder.
+    pub folder: StateFolder,
+    /// The cgroup that it lives in.
+    pub cgroup: Cgroup,
+    /// Its process.
+    pub monitor: Child,
+    /// What it says.
+    pub notices: Notices,
+    /// The signals to pass on.
+    pub signals: OwnedFd,
+    /// The caller's terminal, if the workload is to have one and the calling process stays.
+    pub terminal: Option<Terminal>,
+    /// The caller's keyboard, if standard input is one and the calling process stays.
+    pub keyboard: Option<Keyboard>,
+}
+
+impl Creation {
+    /// Starts the monitor, and returns when the container waits at its start gate. Called in a process of one thread, whose
+    /// signals are held back from then on.
+    ///
+    /// # Errors
+    /// See [`CreationError`].
+    pub fn carry_out(self, presence: Presence) -> Result<Standin, CreationError> {
+        let mount = cgroup_mount_point()?;
+        let cgroup = Cgroup::place(&mount, &self.id, &self.bundle.spec.linux.cgroups_path);
+        // From here on there is something to remove, which a signal is not to keep from happening.
+        let signals = signals::take().map_err(CreationError::io("take signals"))?;
+        let folder = StateFolder::create(&self.root, &self.id)?;
+        // First of all, as it says where the cgroup is.
+        let forked = folder
+            .save_config(&self.bundle.document)
+            .map_err(CreationError::from)
+            .and_then(|()| Ok(cgroup.create()?))
+            .and_then(|handle| self.start(presence, signals, &folder, &cgroup, handle));
+        let mut standin = match forked {
+            Ok(standin) => standin,
+            // A cgroup that was there before is not ours to remove.
+            Err(error @ CreationError::Cgroup(_)) => {
+                folder.remove()?;
+                return Err(error);
+            }
+            Err(error) => {
+                clean_up(&folder, &cgroup);
+                return Err(error);
+            }
+        };
+        match standin.wait_until_created() {
+            Ok(()) => Ok(standin),
+            Err(error) => {
+                standin.discard();
+                Err(error)
+            }
+        }
+    }
+
+    fn start(
+        self,
+        presence: Presence,
+        signals: OwnedFd,
+        folder: &StateFolder,
+        cgroup: &Cgroup,
+        cgroup_handle: OwnedFd,
+    ) -> Result<Standin, CreationError> {
+        let (caller, monitor_caller) = UnixStream::pair().map_err(CreationError::io("make a socket pair"))?;
+        let (attachment, terminal, keyboard) = match presence {
+            Presence::Goes { console } => (Attachment::Detached { console }, None, None),
+            Presence::Stays { terminal } => {
+                let keyboard = Keyboard::of_stdin().map_err(CreationError::io("make a pipe"))?;
+                let (keyboard, keys) = keyboard.unzip();
+                let attached = Attachment::Attached {
+                    keys,
+                    terminal: terminal.clone(),
+                };
+                (attached, terminal, keyboard)
+            }
+        };
+        match fork(cgroup_handle.as_fd()).map_err(CreationError::io("start the monitor"))? {
+            Fork::Parent(monitor) => Ok(Standin {
+                folder: folder.clone(),
+                cgroup: cgroup.clone(),
+                monitor,
+                notices: Notices::new(caller),
+                signals,
+                terminal,
+                keyboard,
+            }),
+            Fork::Child => {
+                // Their far ends are to notice when the caller's process has gone; the monitor has signals of its own.
+                drop((caller, keyboard, signals));
+                Monitor {
+                    config: self.config,
+                    bundle: self.bundle,
+                    folder: folder.clone(),
+                    cgroup: cgroup.clone(),
+                    cgroup_handle,
+                    caller: monitor_caller,
+                    attachment,
+                }
+                .run()
+            }
+        }
+    }
+}
+
+impl Standin {
+    /// Passes signals on until the container is created or is known not to be.
+    fn wait_until_created(&mut self) -> Result<(), CreationError> {
+        loop {
+            let mut polled = [
+                PollFd::new(self.notices.stream(), PollFlags::IN),
+                PollFd::new(&self.signals, PollFlags::IN),
+            ];
+            let failed = |source| CreationError::Io {
+                action: "wait for the monitor",
+                source,
+            };
+            if let Err(error) = rustix::io::retry_on_intr(|| poll(&mut polled, None)) {
+                return Err(failed(error.into()));
+            }
+            let is_notice = polled.first().is_some_and(|polled| !polled.revents().is_empty());
+            if is_notice {
+                match self.notices.next().map_err(failed)? {
+                    Received::Nothing => {}
+                    Received::Notice(Notice::Created) => return Ok(()),
+                    Received::Notice(Notice::Interrupted { signal }) => {
+                        return Err(CreationError::Interrupted(signal));
+                    }
+                    Received::Notice(Notice::Failed { message, console }) => {
+                        return Err(CreationError::Failed { message, console });
+                    }
+                    Received::End => {
+                        let ended = self.monitor.wait().map_err(failed)?;
+                        return Err(CreationError::MonitorEnded(ended));
+                    }
+                }
+            } else {
+                self.pass_signal_on()
+                    .map_err(CreationError::io("pass a signal on"))?;
+            }
+        }
+    }
+
+    /// Passes the next signal on to the monitor, if there is one.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn pass_signal_on(&self) -> io::Result<()> {
+        match signals::next(&self.signals) {
+            Ok(signal) => self.monitor.signal(signal),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Kills what still runs of the container, and removes all that it has.
+    pub fn discard(self) {
+        // It may have ended, and been waited for: that is what is wanted.
+        let _ = self.monitor.signal(libc::SIGKILL);
+        let _ = self.monitor.wait();
+        clean_up(&self.folder, &self.cgroup);
+    }
+}

@@ -1,0 +1,126 @@
+//! From nothing to a container at its start gate.
+
+use std::{io, os::fd::AsFd};
+
+use rustix::termios::Winsize;
+use tokio::sync::mpsc;
+
+use super::{
+    Monitor,
+    requests::{self, Asked},
+};
+use crate::{
+    container::{Failure, Stage, Streams, failure::In},
+    oci::{GuestPaths, for_guest},
+    sandbox::{
+        Machine, NewState, ProcessIdentity, Sandbox, SharedFolder, StartError, Starting, State, StateFolder,
+        Status,
+    },
+};
+
+/// A container that waits at its start gate.
+pub struct Created {
+    /// Where it is.
+    pub sandbox: Sandbox,
+    /// Connected, and carrying nothing yet.
+    pub streams: Streams,
+    /// Its record, as saved.
+    pub state: State,
+    /// What is asked of it.
+    pub requests: mpsc::Receiver<Asked>,
+}
+
+impl Monitor {
+    /// Makes the sandbox and the container.
+    pub(super) async fn create(&self) -> Result<Created, Failure> {
+        let id = self.folder.id().as_str();
+        let paths = GuestPaths::new(id);
+        let mut state = self.first_state().in_stage(Stage::Prepare)?;
+        self.folder.save(&state).in_stage(Stage::Prepare)?;
+        let listener = self
+            .folder
+            .listen(StateFolder::MONITOR)
+            .in_stage(Stage::Prepare)?;
+
+        let shared = SharedFolder::create(&self.folder).in_stage(Stage::PrepareStorage)?;
+        shared
+            .add_container(paths, &self.bundle)
+            .in_stage(Stage::PrepareStorage)?;
+        let mut sandbox = self.boot(&shared).await?;
+
+        let (agent, guest) = (sandbox.agent().clone(), sandbox.guest());
+        let connect = async move {
+            Streams::connect(&guest, self.window())
+                .await
+                .map_err(StartError::Stream)
+        };
+        let streams = sandbox.attempt(connect).await.in_stage(Stage::CreateContainer)?;
+        let spec = for_guest(self.bundle.document.clone(), &self.bundle.binds, paths)
+            .to_string()
+            .into_bytes();
+        sandbox
+            .attempt(agent.create(id, spec, streams.description()))
+            .await
+            .in_stage(Stage::CreateContainer)?;
+
+        let requests = requests::take(listener).in_stage(Stage::CreateContainer)?;
+        state.status = Status::Created;
+        self.folder.save(&state).in_stage(Stage::CreateContainer)?;
+        Ok(Created {
+            sandbox,
+            streams,
+            state,
+            requests,
+        })
+    }
+
+    async fn boot(&self, shared: &SharedFolder) -> Result<Sandbox, Failure> {
+        let machine = Machine::open(&self.config, &self.bundle.spec).in_stage(Stage::StartVmm)?;
+        tracing::debug!(size = ?machine.size, "start VMM");
+        let cgroup = self.cgroup_handle.as_fd();
+        let starting = Starting::launch(machine, &self.folder, shared, cgroup).in_stage(Stage::StartVmm)?;
+        let sandbox = Sandbox::boot(starting, self.config.boot_timeout_seconds)
+            .await
+            .in_stage(Stage::BootGuest)?;
+        tracing::debug!("agent ready");
+        Ok(sandbox)
+    }
+
+    fn first_state(&self) -> io::Result<State> {
+        let network = self.bundle.spec.linux.network();
+        Ok(State::creating(NewState {
+            id: self.folder.id().clone(),
+            sandbox: self.folder.id().clone(),
+            monitor: ProcessIdentity::current()?,
+            bundle: self.bundle.folder.clone(),
+            rootfs: self.bundle.rootfs.clone(),
+            cgroup: self.cgroup.path().to_owned(),
+            network: network
+                .map(|namespace| namespace.path.as_str())
+                .filter(|path| !path.is_empty())
+                .map(Into::into),
+            annotations: self.bundle.spec.annotations.clone(),
+        }))
+    }
+
+    /// The first size of the workload's terminal, if it is to have one: as configured, or as the host's side is.
+    fn window(&self) -> Option<Winsize> {
+        if !self.attachment.has_terminal() {
+            return None;
+        }
+        let configured = self
+            .bundle
+            .spec
+            .process
+            .as_ref()
+            .and_then(|process| process.console_size)
+            .and_then(|size| size.window());
+        let unknown = Winsize {
+            ws_row: 0,
+            ws_col: 0,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        Some(configured.or_else(|| self.attachment.window()).unwrap_or(unknown))
+    }
+}

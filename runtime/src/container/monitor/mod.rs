@@ -1,0 +1,243 @@
+//! The container's stand-in on the host: it makes the sandbox, carries the streams, takes requests, and ends as the
+//! workload did.
+//!
+//! - `create`: from nothing to a container at its start gate
+//! - `supervise`: from there to its end
+//! - `requests`: the socket
+//! - `voice`: how it says what goes wrong
+//! - `network`: the network namespace it lives in
+//! - `exit`: how it ends
+
+mod create;
+mod exit;
+mod network;
+mod requests;
+mod supervise;
+mod voice;
+
+use std::{
+    io::{self, PipeReader},
+    os::{fd::OwnedFd, unix::net::UnixStream as StdUnixStream},
+};
+
+use rustix::{fs::Mode, termios::Winsize};
+use tokio::{
+    io::{AsyncReadExt, Interest, unix::AsyncFd},
+    net::{UnixStream, unix::OwnedReadHalf},
+    sync::Notify,
+};
+
+use super::{Console, Failure, Notice, Stage, Terminal, clean_up, failure::In};
+use crate::{
+    config::Config,
+    logging,
+    oci::Bundle,
+    readiness::watch,
+    sandbox::{Cgroup, Exit, SharedFolder, StateFolder},
+    signals,
+};
+pub use network::NetworkError;
+use voice::Voice;
+
+/// What the monitor works from. All of it is made before the monitor is forked.
+pub struct Monitor {
+    /// The host's settings.
+    pub config: Config,
+    /// What to run.
+    pub bundle: Bundle,
+    /// The container's state folder.
+    pub folder: StateFolder,
+    /// The sandbox's cgroup, in which the monitor is.
+    pub cgroup: Cgroup,
+    /// The same, open.
+    pub cgroup_handle: OwnedFd,
+    /// To the process that started it.
+    pub caller: StdUnixStream,
+    /// Whether that process stays.
+    pub attachment: Attachment,
+}
+
+/// How the monitor hangs on the process that started it.
+pub enum Attachment {
+    /// That process stays, and the container ends with it.
+    Attached {
+        /// What is typed on the caller's terminal, if that is standard input.
+        keys: Option<PipeReader>,
+        /// The caller's terminal, if the workload is to have one.
+        terminal: Option<Terminal>,
+    },
+    /// That process goes when the container is created.
+    Detached {
+        /// The workload's terminal, if it is to have one.
+        console: Option<Console>,
+    },
+}
+
+impl Attachment {
+    /// Whether the workload is to have a terminal.
+    fn has_terminal(&self) -> bool {
+        match self {
+            Self::Attached { terminal, .. } => terminal.is_some(),
+            Self::Detached { console } => console.is_some(),
+        }
+    }
+
+    /// The size of the host's side of the workload's terminal.
+    fn window(&self) -> Option<Winsize> {
+        match self {
+            Self::Attached { terminal, .. } => terminal.as_ref()?.size(),
+            Self::Detached { console } => console.as_ref()?.size(),
+        }
+    }
+}
+
+/// What came of a container.
+enum Outcome {
+    /// Its program ended, and the record says how.
+    Ended(Exit),
+    /// It was not created; the caller knows why.
+    NotCreated,
+    /// The caller's process has gone, and the container was to end with it.
+    Abandoned,
+}
+
+/// Signals as a tokio source.
+struct Signals(AsyncFd<OwnedFd>);
+
+impl Signals {
+    fn take() -> io::Result<Self> {
+        signals::take()
+            .and_then(|fd| watch(fd, Interest::READABLE))
+            .map(Self)
+    }
+
+    async fn next(&self) -> io::Result<i32> {
+        self.0.async_io(Interest::READABLE, signals::next).await
+    }
+
+    /// The next signal that asks a program to end.
+    async fn interruption(&self) -> io::Result<i32> {
+        loop {
+            let signal = self.next().await?;
+            if signal != signals::WINDOW_CHANGED {
+                return Ok(signal);
+            }
+        }
+    }
+}
+
+impl Monitor {
+    /// Runs the container from its creation to its end, and ends the calling process, which was forked for it, as the
+    /// workload ended. What goes wrong is said to the caller as long as that listens, and then in the log.
+    pub fn run(self) -> ! {
+        let outcome = self.set_up().and_then(|()| self.run_with_runtime());
+        if let Attachment::Attached {
+            terminal: Some(terminal),
+            ..
+        } = &self.attachment
+        {
+            terminal.restore();
+        }
+        match outcome {
+            Ok(Outcome::Ended(exit)) => exit::end_as(exit),
+            Ok(Outcome::NotCreated) => exit::end_as(Exit::Code(1)),
+            Ok(Outcome::Abandoned) => {
+                self.abandon();
+                exit::end_as(Exit::Code(1))
+            }
+            Err(failure) => {
+                // The runtime of the asynchronous voice is not there, or no longer.
+                let _ = io::Write::write_all(&mut &self.caller, &Notice::of(&failure).line());
+                exit::end_as(Exit::Code(1))
+            }
+        }
+    }
+
+    /// Makes the forked process one of its own, which nothing of the caller's can reach.
+    fn set_up(&self) -> Result<(), Failure> {
+        logging::leave_stderr();
+        exit::close_inherited().in_stage(Stage::Prepare)?;
+        // The shell's terminal signals reach the caller's process alone, and its being killed as a group spares us.
+        rustix::process::setsid()
+            .map_err(io::Error::from)
+            .in_stage(Stage::Prepare)?;
+        // What is made for the container is not to depend on the caller's mask, and not to keep the caller's folder busy.
+        rustix::process::umask(Mode::from_raw_mode(0o022));
+        rustix::process::chdir("/")
+            .map_err(io::Error::from)
+            .in_stage(Stage::Prepare)?;
+        match &self.attachment {
+            Attachment::Attached { keys: Some(keys), .. } => rustix::stdio::dup2_stdin(keys)
+                .map_err(io::Error::from)
+                .in_stage(Stage::Prepare)?,
+            Attachment::Detached {
+                console: Some(console),
+            } => console.take().in_stage(Stage::Prepare)?,
+            _ => {}
+        }
+        network::enter(self.bundle.spec.linux.network()).in_stage(Stage::Prepare)
+    }
+
+    fn run_with_runtime(&self) -> Result<Outcome, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .build();
+        runtime.in_stage(Stage::Prepare)?.block_on(async {
+            let caller = self.caller.try_clone().in_stage(Stage::Prepare)?;
+            caller.set_nonblocking(true).in_stage(Stage::Prepare)?;
+            let (caller, voice) = UnixStream::from_std(caller)
+                .in_stage(Stage::Prepare)?
+                .into_split();
+            let signals = Signals::take().in_stage(Stage::Prepare)?;
+            let go = Notify::new();
+            let is_attached = matches!(self.attachment, Attachment::Attached { .. });
+            tokio::select! {
+                biased;
+                outcome = self.live(Voice::new(voice), &signals, &go) => outcome,
+                () = listen(caller, &go), if is_attached => Ok(Outcome::Abandoned),
+            }
+        })
+    }
+
+    async fn live(&self, mut voice: Voice, signals: &Signals, go: &Notify) -> Result<Outcome, Failure> {
+        let created = tokio::select! {
+            biased;
+            created = self.create() => created,
+            signal = signals.interruption() => {
+                voice.say(&Notice::Interrupted { signal: signal.in_stage(Stage::Prepare)? }).await;
+                return Ok(Outcome::NotCreated);
+            }
+        };
+        let container = match created {
+            Ok(container) => container,
+            Err(failure) => {
+                voice.complain(&failure).await;
+                return Ok(Outcome::NotCreated);
+            }
+        };
+        voice.say(&Notice::Created).await;
+        if matches!(self.attachment, Attachment::Detached { .. }) {
+            voice.hang_up();
+        }
+        self.supervise(container, voice, signals, go)
+            .await
+            .map(Outcome::Ended)
+    }
+
+    /// Removes what the caller's process would have removed, had it not been killed.
+    fn abandon(&self) {
+        let _ = SharedFolder::unmount(&self.folder.path().join(StateFolder::SHARED));
+        if let Err(error) = self.cgroup.leave() {
+            tracing::debug!(%error, "leave the cgroup");
+        }
+        clean_up(&self.folder, &self.cgroup);
+    }
+}
+
+/// Returns when the caller's process has gone. A byte from it asks for the start.
+async fn listen(mut caller: OwnedReadHalf, go: &Notify) {
+    while caller.read_u8().await.is_ok() {
+        go.notify_one();
+    }
+}

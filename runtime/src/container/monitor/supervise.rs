@@ -1,0 +1,203 @@
+//! From a container at its start gate to its end.
+
+use bulkhead_agent_protocol::messages::WaitResponse;
+use tokio::sync::Notify;
+
+use super::{Monitor, Signals, create::Created, voice::Voice};
+use crate::{
+    container::{
+        Failure, Stage, Streams,
+        control::{Request, Response},
+        failure::In,
+        streams::Copying,
+    },
+    sandbox::{Agent, Exit, Sandbox, StartError, State, Status},
+    signals,
+};
+
+/// The signal that nothing survives; a workload whose virtual machine is gone has died of it.
+const KILL: i32 = libc::SIGKILL;
+
+/// Whether there is still a guest to ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Guest {
+    Alive,
+    Gone,
+}
+
+/// A container that is being watched over.
+struct Watched<'a> {
+    monitor: &'a Monitor,
+    agent: Agent,
+    state: State,
+    /// Until the program runs.
+    streams: Option<Streams>,
+    /// From then on.
+    copying: Option<Copying>,
+    voice: Voice,
+}
+
+impl Monitor {
+    /// Watches over the container until its end. How it ended is then in its record, and all of its output passed on.
+    pub(super) async fn supervise(
+        &self,
+        created: Created,
+        voice: Voice,
+        signals: &Signals,
+        go: &Notify,
+    ) -> Result<Exit, Failure> {
+        let Created {
+            mut sandbox,
+            streams,
+            state,
+            mut requests,
+        } = created;
+        let mut container = Watched {
+            monitor: self,
+            agent: sandbox.agent().clone(),
+            state,
+            streams: Some(streams),
+            copying: None,
+            voice,
+        };
+        let (exit, guest) = {
+            let agent = sandbox.agent().clone();
+            let end = sandbox.attempt(agent.wait(self.folder.id().as_str()));
+            tokio::pin!(end);
+            loop {
+                tokio::select! {
+                    biased;
+                    end = &mut end => break container.ended(end).await,
+                    signal = signals.next() => container.pass_on(signal.in_stage(Stage::RunContainer)?).await,
+                    () = go.notified() => {
+                        if let Err(failure) = container.start().await {
+                            container.voice.complain(&failure).await;
+                        }
+                    }
+                    Some(asked) = requests.recv() => {
+                        let response = container.carry_out(&asked.request).await;
+                        asked.answer(response);
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = container.drain(&mut sandbox, guest) => {}
+            // The workload has gone; who interrupts now means the copying.
+            _ = signals.interruption() => {}
+        }
+        self.end(sandbox, container, exit).await
+    }
+
+    /// Lets the sandbox go, and then says in the record that the container is stopped.
+    async fn end(&self, sandbox: Sandbox, mut container: Watched<'_>, exit: Exit) -> Result<Exit, Failure> {
+        if let Err(error) = sandbox.end(self.folder.id().as_str()).await {
+            container
+                .voice
+                .complain(&Failure {
+                    stage: Stage::RunContainer,
+                    cause: error.into(),
+                })
+                .await;
+        }
+        container.state.status = Status::Stopped;
+        container.state.exit = Some(exit);
+        self.folder.save(&container.state).in_stage(Stage::RunContainer)?;
+        Ok(exit)
+    }
+}
+
+impl Watched<'_> {
+    async fn carry_out(&mut self, request: &Request) -> Response {
+        let done = match request {
+            Request::Start {} => self.start().await.map_err(|failure| failure.to_string()),
+        };
+        match done {
+            Ok(()) => Response::Done {},
+            Err(message) => Response::Error { message },
+        }
+    }
+
+    /// Opens the start gate. Returns when the program has been executed.
+    async fn start(&mut self) -> Result<(), Failure> {
+        let Some(streams) = self.streams.take() else {
+            return Err(StartError::StartedAlready).in_stage(Stage::StartContainer);
+        };
+        let started = self.agent.start(self.state.id.as_str()).await;
+        started
+            .map_err(StartError::from)
+            .in_stage(Stage::StartContainer)?;
+        tracing::debug!("program runs");
+        self.copying = Some(streams.copy().in_stage(Stage::StartContainer)?);
+        self.state.status = Status::Running;
+        self.monitor
+            .folder
+            .save(&self.state)
+            .in_stage(Stage::StartContainer)
+    }
+
+    /// Passes a signal on to the program; the terminal's change of size becomes the guest's.
+    async fn pass_on(&self, signal: i32) {
+        let id = self.state.id.as_str();
+        let passed = if signal == signals::WINDOW_CHANGED {
+            match self.monitor.attachment.window() {
+                Some(size) => {
+                    self.agent
+                        .resize(id, size.ws_row.into(), size.ws_col.into())
+                        .await
+                }
+                None => Ok(()),
+            }
+        } else {
+            self.agent.signal(id, signal.unsigned_abs(), false).await
+        };
+        if let Err(error) = passed {
+            tracing::debug!(signal, %error, "signal not passed on");
+        }
+    }
+
+    /// What the end of the first process, or of what carried it, means for the stand-in.
+    async fn ended(&mut self, end: Result<WaitResponse, StartError>) -> (Exit, Guest) {
+        match end {
+            Ok(end) => {
+                tracing::debug!(exit_code = end.exit_code, signal = end.signal, "program ended");
+                let exit = match i32::try_from(end.signal) {
+                    Ok(0) => Exit::Code(i32::try_from(end.exit_code).unwrap_or(i32::MAX)),
+                    signal => Exit::Signal(signal.unwrap_or(KILL)),
+                };
+                (exit, Guest::Alive)
+            }
+            Err(error) => {
+                let failure = Failure {
+                    stage: Stage::RunContainer,
+                    cause: error.into(),
+                };
+                self.voice.complain(&failure).await;
+                (Exit::Signal(KILL), Guest::Gone)
+            }
+        }
+    }
+
+    /// Waits until the last byte of output has been passed on.
+    async fn drain(&mut self, sandbox: &mut Sandbox, guest: Guest) {
+        let Some(copying) = self.copying.take() else {
+            return;
+        };
+        let drained = async {
+            let drained = copying.drained().await;
+            if guest == Guest::Gone {
+                // That has been said, and what came out of it until then is all there is.
+                return Ok(());
+            }
+            drained.in_stage(Stage::RunContainer)?;
+            // A stream ends with its guest, too, and is then not whole. A guest that still answers has sent it all.
+            let agent = sandbox.agent().clone();
+            let answer = sandbox.attempt(agent.wait(self.state.id.as_str())).await;
+            answer.in_stage(Stage::RunContainer).map(drop)
+        };
+        if let Err(failure) = drained.await {
+            self.voice.complain(&failure).await;
+        }
+    }
+}
