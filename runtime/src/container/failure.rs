@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{monitor::NetworkError, streams::OutputError};
-use crate::sandbox::{MachineError, StartError, StateError, StorageError};
+use crate::sandbox::{AttachError, MachineError, StartError, StateError, StorageError};
 
 /// The stages of a container's life on the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub enum Stage {
     CreateContainer,
     /// Having the agent execute the program.
     StartContainer,
+    /// Joining the guest to the network namespace's interfaces.
+    AttachNetwork,
     /// The program runs.
     RunContainer,
 }
@@ -33,6 +35,7 @@ impl fmt::Display for Stage {
             Self::BootGuest => "boot guest",
             Self::CreateContainer => "create container",
             Self::StartContainer => "start container",
+            Self::AttachNetwork => "attach network",
             Self::RunContainer => "run container",
         })
     }
@@ -72,6 +75,9 @@ pub enum Cause {
     /// The network namespace.
     #[error(transparent)]
     Network(#[from] NetworkError),
+    /// The guest's ties to it.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
 }
 
 impl Failure {

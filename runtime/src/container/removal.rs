@@ -5,7 +5,9 @@ use std::{io, time::Duration};
 use crate::{
     logging,
     oci::Spec,
-    sandbox::{Cgroup, CgroupError, State, StateError, StateFolder, Status, cgroup_mount_point},
+    sandbox::{
+        Cgroup, CgroupError, State, StateError, StateFolder, Status, cgroup_mount_point, remove_redirects,
+    },
 };
 
 /// How long a monitor may take to end when its container has.
@@ -94,6 +96,15 @@ fn configured_cgroup(folder: &StateFolder) -> Result<Cgroup, RemovalError> {
 pub fn clean_up(folder: &StateFolder, cgroup: &Cgroup) -> bool {
     let mut clean = true;
     if let Err(error) = cgroup.remove() {
+        logging::report(&error, &[]);
+        clean = false;
+    }
+    // A monitor that says that the container is stopped has seen to its network.
+    if let Ok(Some(state)) = folder.load()
+        && state.status != Status::Stopped
+        && let Some(namespace) = state.network
+        && let Err(error) = remove_redirects(&namespace)
+    {
         logging::report(&error, &[]);
         clean = false;
     }

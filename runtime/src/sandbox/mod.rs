@@ -29,7 +29,7 @@ pub use host_files::{HostFile, HostFileError};
 pub use id::{Id, IdError};
 pub use image_files::ImageFileError;
 pub use machine::{Machine, MachineError};
-pub use network::{Network, NetworkError, remove_redirects};
+pub use network::{AttachError, Network, remove_redirects};
 pub use process::{Child, Ended, Fork, ProcessIdentity, fork};
 pub use size::{Size, SizeError};
 pub use start::{Sandbox, StartError, Starting};

@@ -11,7 +11,7 @@ use crate::{
         failure::In,
         streams::Copying,
     },
-    sandbox::{Agent, Exit, Sandbox, StartError, State, Status},
+    sandbox::{Agent, Exit, Network, Sandbox, StartError, State, Status},
     signals,
 };
 
@@ -35,6 +35,8 @@ struct Watched<'a> {
     /// From then on.
     copying: Option<Copying>,
     voice: Voice,
+    /// The guest's ties to the network namespace, if the container has one of its own.
+    network: Option<Network>,
 }
 
 impl Monitor {
@@ -59,6 +61,7 @@ impl Monitor {
             streams: Some(streams),
             copying: None,
             voice,
+            network: self.bundle.spec.linux.network().map(|_| sandbox.network()),
         };
         let (exit, guest) = {
             let agent = sandbox.agent().clone();
@@ -72,6 +75,7 @@ impl Monitor {
                     () = go.notified() => {
                         if let Err(failure) = container.start().await {
                             container.voice.complain(&failure).await;
+                            container.give_up().await;
                         }
                     }
                     Some(asked) = requests.recv() => {
@@ -101,6 +105,11 @@ impl Monitor {
                 })
                 .await;
         }
+        if let Some(network) = &mut container.network
+            && let Err(failure) = network.detach().await.in_stage(Stage::AttachNetwork)
+        {
+            container.voice.complain(&failure).await;
+        }
         container.state.status = Status::Stopped;
         container.state.exit = Some(exit);
         self.folder.save(&container.state).in_stage(Stage::RunContainer)?;
@@ -121,6 +130,12 @@ impl Watched<'_> {
 
     /// Opens the start gate. Returns when the program has been executed.
     async fn start(&mut self) -> Result<(), Failure> {
+        if self.streams.is_some()
+            && let Some(network) = &mut self.network
+        {
+            // Only now: some callers set the namespace up when the container has been created.
+            network.attach().await.in_stage(Stage::AttachNetwork)?;
+        }
         let Some(streams) = self.streams.take() else {
             return Err(StartError::StartedAlready).in_stage(Stage::StartContainer);
         };
@@ -135,6 +150,15 @@ impl Watched<'_> {
             .folder
             .save(&self.state)
             .in_stage(Stage::StartContainer)
+    }
+
+    /// Ends a container that nobody will try to start again.
+    async fn give_up(&self) {
+        // One that has ended is what is wanted.
+        let _ = self
+            .agent
+            .signal(self.state.id.as_str(), KILL.unsigned_abs(), true)
+            .await;
     }
 
     /// Passes a signal on to the program; the terminal's change of size becomes the guest's.

@@ -40,7 +40,7 @@ pub struct Network {
 
 /// Why the guest cannot be joined to its networks.
 #[derive(Debug, thiserror::Error)]
-pub enum NetworkError {
+pub enum AttachError {
     /// An interface is of a kind that cannot be joined.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -97,7 +97,7 @@ impl Network {
     ///
     /// # Errors
     /// The first thing that went wrong; interfaces before it are joined.
-    pub async fn attach(&mut self) -> Result<(), NetworkError> {
+    pub async fn attach(&mut self) -> Result<(), AttachError> {
         let handle = netlink::connect()?;
         let dumps = Dumps::take(&handle).await?;
         let interfaces: Vec<_> = scan::select(&dumps)?
@@ -117,10 +117,10 @@ impl Network {
     }
 
     /// Makes a tap for an interface and gives it to the VMM. Returns the slot in which the guest finds it.
-    async fn join(&self, handle: &rtnetlink::Handle, interface: &Interface) -> Result<u32, NetworkError> {
+    async fn join(&self, handle: &rtnetlink::Handle, interface: &Interface) -> Result<u32, AttachError> {
         let tap = tap::create(handle, interface).await?;
         redirect::join(handle, interface, &tap).await?;
-        let refused = |message: String| NetworkError::Vmm {
+        let refused = |message: String| AttachError::Vmm {
             interface: interface.name.clone(),
             message,
         };
@@ -139,16 +139,16 @@ impl Network {
         }
     }
 
-    /// Takes away what the namespace's interfaces have got.
+    /// Takes away what the namespace's interfaces have got. Called when the VMM has ended.
     ///
     /// # Errors
     /// What could not be removed.
-    pub async fn detach(&mut self) -> Result<(), NetworkError> {
+    pub async fn detach(&mut self) -> Result<(), AttachError> {
         if self.attached.is_empty() {
             return Ok(());
         }
         let handle = netlink::connect()?;
-        redirect::remove_all(&handle).await?;
+        redirect::remove_stale(&handle).await?;
         self.attached.clear();
         Ok(())
     }
@@ -159,8 +159,8 @@ impl Network {
 ///
 /// # Errors
 /// What could not be removed.
-pub fn remove_redirects(namespace: &Path) -> Result<(), NetworkError> {
-    let failed = |source: io::Error| NetworkError::Namespace {
+pub fn remove_redirects(namespace: &Path) -> Result<(), AttachError> {
+    let failed = |source: io::Error| AttachError::Namespace {
         path: namespace.display().to_string(),
         source,
     };
@@ -179,9 +179,9 @@ pub fn remove_redirects(namespace: &Path) -> Result<(), NetworkError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .build()?;
-        Ok(runtime.block_on(async { redirect::remove_all(&netlink::connect()?).await }))
+        Ok(runtime.block_on(async { redirect::remove_stale(&netlink::connect()?).await }))
     });
-    let removed: io::Result<Result<(), NetworkError>> = removed
+    let removed: io::Result<Result<(), AttachError>> = removed
         .join()
         .unwrap_or_else(|_| Err(io::Error::other("the thread that entered it has panicked")));
     removed.map_err(failed)?

@@ -15,7 +15,7 @@ use rtnetlink::{
 };
 
 use super::{
-    NetworkError,
+    AttachError,
     netlink::{self, NetlinkError, Step},
     scan::{self, Interface},
     tap::Tap,
@@ -28,7 +28,7 @@ const ALL_PROTOCOLS: u16 = 0x0003_u16.to_be();
 const FIRST: u32 = 1;
 
 /// Joins an interface and its tap.
-pub async fn join(handle: &Handle, interface: &Interface, tap: &Tap) -> Result<(), NetworkError> {
+pub async fn join(handle: &Handle, interface: &Interface, tap: &Tap) -> Result<(), AttachError> {
     let step = |what: &'static str| move || format!("interface {}: {what}", interface.name);
     match add_qdisc(handle, interface.index).await {
         // Left behind by a sandbox that was killed.
@@ -42,7 +42,7 @@ pub async fn join(handle: &Handle, interface: &Interface, tap: &Tap) -> Result<(
     }
     .step(step("add an ingress qdisc"))
     .map_err(|error| match error {
-        error if error.is_exists() => NetworkError::Occupied(interface.name.clone()),
+        error if error.is_exists() => AttachError::Occupied(interface.name.clone()),
         error => error.into(),
     })?;
     add_qdisc(handle, tap.index)
@@ -57,17 +57,16 @@ pub async fn join(handle: &Handle, interface: &Interface, tap: &Tap) -> Result<(
     Ok(())
 }
 
-/// Removes the redirects of all interfaces of the namespace.
-pub async fn remove_all(handle: &Handle) -> Result<(), NetworkError> {
+/// Removes the redirects of interfaces of the namespace whose taps have gone, with their VMMs.
+pub async fn remove_stale(handle: &Handle) -> Result<(), AttachError> {
     for link in netlink::links(handle).await? {
         let name = scan::name(&link);
         let index = link.header.index;
-        if name.starts_with(scan::TAP_PREFIX) || target(handle, index).await?.is_none() {
-            continue;
+        if is_stale(handle, index).await? {
+            remove_qdisc(handle, index)
+                .await
+                .step(|| format!("interface {name}: remove its ingress qdisc"))?;
         }
-        remove_qdisc(handle, index)
-            .await
-            .step(|| format!("interface {name}: remove its ingress qdisc"))?;
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use rtnetlink::{
 use rustix::net::{AddressFamily, SocketType, netdevice::name_to_index};
 
 use super::{
-    NetworkError,
+    AttachError,
     netlink::Step,
     scan::{Interface, TAP_PREFIX},
 };
@@ -26,8 +26,8 @@ pub struct Tap {
 }
 
 /// Makes a tap as large as `interface`, up, and without an address: the kernel would send packets of its own to the guest.
-pub async fn create(handle: &Handle, interface: &Interface) -> Result<Tap, NetworkError> {
-    let tap = open().map_err(|source| NetworkError::Tap {
+pub async fn create(handle: &Handle, interface: &Interface) -> Result<Tap, AttachError> {
+    let tap = open().map_err(|source| AttachError::Tap {
         interface: interface.name.clone(),
         source,
     })?;
