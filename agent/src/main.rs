@@ -1,5 +1,6 @@
 //! bulkhead-agent: pid 1 of the guest. It makes containers as the host's runtime asks it to, over vsock.
 
+mod apparmor;
 mod boot;
 mod container;
 mod error;

@@ -25,6 +25,8 @@ pub struct Config {
     pub vmm: PathBuf,
     /// The folders in or below which files may be that `config.json` names in its `vm` section.
     pub vm_paths: Vec<PathBuf>,
+    /// The folder of the compiled AppArmor profiles that guests can be given.
+    pub apparmor_profiles: PathBuf,
     /// Words appended to the kernel's command line.
     pub kernel_parameters: String,
     /// Virtual processors of a sandbox, 1 to [`VmConfig::MAX_VCPUS`], unless a container's quota asks for more.
@@ -46,6 +48,7 @@ impl Default for Config {
             vm_paths: ["/usr/share/bulkhead", "/usr/libexec/bulkhead"]
                 .map(PathBuf::from)
                 .into(),
+            apparmor_profiles: "/etc/bulkhead/apparmor".into(),
             kernel_parameters: String::new(),
             vcpus: 1,
             memory_mib: 256,
@@ -56,11 +59,12 @@ impl Default for Config {
 }
 
 /// Every key, in the order of the documentation.
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 10] = [
     "kernel",
     "initramfs",
     "vmm",
     "vm_paths",
+    "apparmor_profiles",
     "kernel_parameters",
     "vcpus",
     "memory_mib",
@@ -141,6 +145,7 @@ impl Config {
             ("kernel", &self.kernel),
             ("initramfs", &self.initramfs),
             ("vmm", &self.vmm),
+            ("apparmor_profiles", &self.apparmor_profiles),
         ] {
             if !path.is_absolute() {
                 return Err((

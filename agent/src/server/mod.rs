@@ -11,6 +11,7 @@ use tokio::time::{Duration, timeout};
 use ttrpc::r#async::{Server, TtrpcContext};
 
 use crate::{
+    apparmor,
     container::{freezer, limits, processes, spec, stats},
     error::AgentError,
     failure::Step,
@@ -72,6 +73,15 @@ impl Agent for Service {
             kernel_release: uname().release().to_string_lossy().into_owned(),
             ..Default::default()
         })
+    }
+
+    async fn load_app_armor_profile(
+        &self,
+        _: &TtrpcContext,
+        request: proto::LoadAppArmorProfileRequest,
+    ) -> ttrpc::Result<proto::LoadAppArmorProfileResponse> {
+        apparmor::load(&request.name, &request.policy).map_err(AgentError::from)?;
+        Ok(proto::LoadAppArmorProfileResponse::default())
     }
 
     async fn create_container(

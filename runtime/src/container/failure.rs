@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{monitor::NetworkError, streams::OutputError};
-use crate::sandbox::{AttachError, MachineError, StartError, StateError, StorageError};
+use crate::sandbox::{AppArmorError, AttachError, MachineError, StartError, StateError, StorageError};
 
 /// The stages of a container's life on the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +60,9 @@ pub enum Cause {
     /// The state folder.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The AppArmor profile.
+    #[error(transparent)]
+    AppArmor(#[from] AppArmorError),
     /// What the microVM is made of.
     #[error(transparent)]
     Machine(#[from] MachineError),

@@ -99,6 +99,8 @@ pub struct Process {
     pub env: Vec<String>,
     /// Who it runs as.
     pub user: User,
+    /// The AppArmor profile that confines it.
+    pub apparmor_profile: Option<String>,
 }
 
 /// Who a process runs as, in the container.

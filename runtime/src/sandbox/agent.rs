@@ -3,8 +3,9 @@
 use bulkhead_agent_protocol::{
     AGENT_PORT, AgentClient, SHARED_FOLDER, SHARED_TAG,
     messages::{
-        ConfigureNetworkRequest, CreateContainerRequest, DeleteRequest, ResizeTerminalRequest,
-        ShutdownRequest, SignalRequest, StartContainerRequest, Stdio, Storage, WaitRequest, WaitResponse,
+        ConfigureNetworkRequest, CreateContainerRequest, DeleteRequest, LoadAppArmorProfileRequest,
+        ResizeTerminalRequest, ShutdownRequest, SignalRequest, StartContainerRequest, Stdio, Storage,
+        WaitRequest, WaitResponse,
     },
 };
 use protobuf::MessageField;
@@ -14,7 +15,7 @@ use ttrpc::{
     context::Context,
 };
 
-use super::GuestSocket;
+use super::{AppArmorProfile, GuestSocket};
 
 /// A client of the agent. Clones share the connection.
 #[derive(Clone)]
@@ -48,6 +49,22 @@ impl Agent {
         Self {
             client: AgentClient::new(Client::new(Socket::new(connection))),
         }
+    }
+
+    /// Gives the guest an AppArmor profile, for processes that are made later.
+    ///
+    /// # Errors
+    /// The guest's kernel refuses it.
+    pub async fn load_profile(&self, profile: AppArmorProfile) -> Result<(), AgentError> {
+        let request = LoadAppArmorProfileRequest {
+            name: profile.name,
+            policy: profile.policy,
+            ..LoadAppArmorProfileRequest::default()
+        };
+        self.client
+            .load_app_armor_profile(Context::default(), &request)
+            .await?;
+        Ok(())
     }
 
     /// Builds a container up to its start gate. `spec` is the document of [`crate::oci::for_guest`].

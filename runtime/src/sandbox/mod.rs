@@ -1,6 +1,7 @@
 //! A sandbox: a microVM and what hangs on it on the host.
 
 mod agent;
+mod apparmor;
 mod boot_files;
 mod cgroup;
 mod end;
@@ -21,6 +22,7 @@ mod vmm_control;
 mod vsock;
 
 pub use agent::{Agent, AgentError};
+pub use apparmor::{AppArmorError, AppArmorProfile};
 pub use boot_files::{BootFileError, open_initramfs, open_kernel};
 pub use cgroup::{Cgroup, CgroupError, mount_point as cgroup_mount_point};
 pub use end::VmmEnd;

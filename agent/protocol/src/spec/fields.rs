@@ -54,7 +54,7 @@ pub const FIELDS: &[Field] = &[
     field(19, "process.capabilities.permitted", Guest),
     field(19, "process.capabilities.ambient", Guest),
     field(20, "process.noNewPrivileges", Guest),
-    field(21, "process.apparmorProfile", Guest),
+    field(21, "process.apparmorProfile", HostAndGuest),
     refused(22, "process.selinuxLabel", Says, SELINUX),
     field(23, "process.oomScoreAdj", Guest),
     field(24, "process.scheduler.policy", Guest),

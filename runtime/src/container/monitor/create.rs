@@ -13,8 +13,8 @@ use crate::{
     container::{Failure, Stage, Streams, failure::In},
     oci::{GuestPaths, for_guest},
     sandbox::{
-        Machine, NewState, ProcessIdentity, Sandbox, SharedFolder, StartError, Starting, State, StateFolder,
-        Status,
+        AppArmorError, AppArmorProfile, Machine, NewState, ProcessIdentity, Sandbox, SharedFolder,
+        StartError, Starting, State, StateFolder, Status,
     },
 };
 
@@ -42,6 +42,7 @@ impl Monitor {
             .listen(StateFolder::MONITOR)
             .in_stage(Stage::Prepare)?;
 
+        let profile = self.profile().in_stage(Stage::Prepare)?;
         let shared = SharedFolder::create(&self.folder).in_stage(Stage::PrepareStorage)?;
         shared
             .add_container(paths, &self.bundle)
@@ -58,6 +59,12 @@ impl Monitor {
         let spec = for_guest(self.bundle.document.clone(), &self.bundle.binds, paths)
             .to_string()
             .into_bytes();
+        if let Some(profile) = profile {
+            sandbox
+                .attempt(agent.load_profile(profile))
+                .await
+                .in_stage(Stage::CreateContainer)?;
+        }
         sandbox
             .attempt(agent.create(id, spec, streams.description()))
             .await
@@ -84,6 +91,13 @@ impl Monitor {
             .in_stage(Stage::BootGuest)?;
         tracing::debug!("agent ready");
         Ok(sandbox)
+    }
+
+    /// The profile that confines the workload, if one does.
+    fn profile(&self) -> Result<Option<AppArmorProfile>, AppArmorError> {
+        let process = self.bundle.spec.process.as_ref();
+        let name = process.and_then(|process| process.apparmor_profile.as_deref());
+        AppArmorProfile::find(&self.config, name)
     }
 
     fn first_state(&self) -> io::Result<State> {
