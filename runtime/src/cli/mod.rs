@@ -1,16 +1,23 @@
 //! The command line: one file per subcommand.
 
 mod check;
+mod checkpoint;
 mod create;
 mod creation;
 mod delete;
+mod events;
+mod exec;
 mod features;
 mod kill;
 mod list;
+mod pause;
+mod ps;
+mod resume;
 mod run;
 mod spec;
 mod start;
 mod state;
+mod update;
 
 use std::{io::Write, path::PathBuf, process::ExitCode};
 
@@ -19,10 +26,11 @@ use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 use crate::{
     config::ConfigError,
     container::{
-        CreationError, HandOverError, PidFileError, RemovalError, TerminalError, control::ControlError,
+        CreationError, ExecError, HandOverError, PidFileError, RemovalError, TerminalError,
+        control::ControlError,
     },
     logging::{self, Format},
-    oci::{BundleError, OCI_VERSION},
+    oci::{BundleError, FieldError, FurtherProcessError, OCI_VERSION},
     sandbox::{
         AgentError, CgroupError, Id, IdError, State, StateError, StateFolder, Status as ContainerStatus,
     },
@@ -102,6 +110,14 @@ enum Command {
     State(state::State),
     List(list::List),
     Delete(delete::Delete),
+    Exec(exec::Exec),
+    Ps(ps::Ps),
+    Pause(pause::Pause),
+    Resume(resume::Resume),
+    Update(update::Update),
+    Events(events::Events),
+    Checkpoint(checkpoint::Checkpoint),
+    Restore(checkpoint::Restore),
 }
 
 /// Why a command failed.
@@ -147,6 +163,32 @@ enum Error {
     NotCreated(ContainerStatus),
     #[error("container not running")]
     NotRunning,
+    #[error("exec failed: {0}")]
+    Exec(Box<Error>),
+    #[error(transparent)]
+    ExecProcess(#[from] ExecError),
+    #[error(transparent)]
+    FurtherProcess(#[from] FurtherProcessError),
+    #[error(transparent)]
+    Field(#[from] FieldError),
+    #[error("cannot exec in a stopped container: container not running")]
+    ExecStopped,
+    #[error("cannot exec in a paused container (use --ignore-paused to override)")]
+    ExecPaused,
+    #[error("--cgroup {0:?}: the guest has cgroup v2, which has no controllers in paths")]
+    CgroupController(String),
+    #[error("--user {0:?}: is no UID[:GID], which are numbers")]
+    User(String),
+    #[error("ps: option {0:?} is not supported: the table is that of ps -ef")]
+    PsOption(String),
+    #[error("invalid value for {option}: invalid size: {text:?}")]
+    Size { option: &'static str, text: String },
+    #[error("--resources: {0}")]
+    Resources(String),
+    #[error("container with id {0} is not running")]
+    NoEvents(Id),
+    #[error("{0}: there are no snapshots of virtual machines yet, which this is to be done by")]
+    NoSnapshots(&'static str),
     #[error("unknown signal {0:?}")]
     UnknownSignal(String),
     #[error("{}: exists already", .0.display())]
@@ -215,6 +257,14 @@ impl CommandLine {
             Some(Command::State(state)) => state.execute(&global),
             Some(Command::List(list)) => list.execute(&global),
             Some(Command::Delete(delete)) => delete.execute(&global),
+            Some(Command::Exec(exec)) => exec.execute(&global),
+            Some(Command::Ps(ps)) => ps.execute(&global),
+            Some(Command::Pause(pause)) => pause.execute(&global),
+            Some(Command::Resume(resume)) => resume.execute(&global),
+            Some(Command::Update(update)) => update.execute(&global),
+            Some(Command::Events(events)) => events.execute(&global),
+            Some(Command::Checkpoint(checkpoint)) => checkpoint.execute(),
+            Some(Command::Restore(restore)) => restore.execute(),
             None if !global.version => {
                 // A closed standard error is nobody's concern.
                 let _ = writeln!(std::io::stderr(), "{}", CommandLine::command().render_help());

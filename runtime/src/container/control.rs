@@ -6,6 +6,7 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::sandbox::StateFolder;
 
@@ -19,6 +20,15 @@ pub const LONGEST_LINE: u64 = 1 << 20;
 pub enum Request {
     /// Open the container's start gate. Answered when the program has been executed.
     Start {},
+    /// Freeze every process of the container. Answered when all stand still.
+    Pause {},
+    /// Let every process of the paused container go on.
+    Resume {},
+    /// Change limits of the container.
+    Update {
+        /// Like `linux.resources` of `config.json`; what it does not say stays.
+        resources: Value,
+    },
 }
 
 /// What a monitor answers.
@@ -40,6 +50,9 @@ pub enum ControlError {
     /// Nobody takes requests: the container has ended, or is still being created.
     #[error("container not running")]
     NotRunning,
+    /// There is nothing to resume.
+    #[error("container not paused")]
+    NotPaused,
     /// The monitor said why.
     #[error("{0}")]
     Refused(String),

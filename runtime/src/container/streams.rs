@@ -38,8 +38,18 @@ pub struct OutputError {
 }
 
 /// What a stream is called: unique in the sandbox, as each stand-in on the host has another pid.
-fn name(stream: &str) -> String {
+pub fn name(stream: &str) -> String {
     format!("{}-{stream}", process::id())
+}
+
+/// Connects the stream of that name.
+///
+/// # Errors
+/// The agent does not take it.
+pub async fn open(guest: &GuestSocket, stream: &str) -> io::Result<UnixStream> {
+    guest
+        .connect_and_say(STREAM_PORT, &format!("{}\n", name(stream)))
+        .await
 }
 
 impl Streams {
@@ -54,11 +64,7 @@ impl Streams {
             if !wanted {
                 return Ok(None);
             }
-            let mut connection = guest.connect(STREAM_PORT).await?;
-            connection
-                .write_all(format!("{}\n", name(stream)).as_bytes())
-                .await?;
-            Ok(Some(connection))
+            open(guest, stream).await.map(Some)
         };
         let (stdin, stdout, stderr) = tokio::try_join!(
             open("stdin", with_terminal || !is_null(rustix::stdio::stdin())),

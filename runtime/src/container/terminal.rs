@@ -8,6 +8,14 @@ use std::{
 
 use rustix::termios::{OptionalActions, Termios, Winsize};
 
+/// The size of a terminal of which nobody knows it.
+pub const UNKNOWN_SIZE: Winsize = Winsize {
+    ws_row: 0,
+    ws_col: 0,
+    ws_xpixel: 0,
+    ws_ypixel: 0,
+};
+
 /// Why there is no terminal.
 #[derive(Debug, thiserror::Error)]
 pub enum TerminalError {

@@ -4,13 +4,15 @@
 //! agent unharmed. [`Spec`] is a typed view of the few fields that the host's side acts upon.
 
 mod bundle;
+mod further;
 mod guest;
 mod refuse;
 mod spec;
 mod validate;
 mod vm;
 
-pub use bundle::{Bundle, BundleError};
+pub use bundle::{Bundle, BundleError, parse as parse_document};
+pub use further::{Changes, FurtherProcess, FurtherProcessError, UserChange};
 pub use guest::{GuestPaths, for_guest};
 pub use refuse::{is_refused, refusals, refuse_unsupported, refuse_unsupported_process};
 pub use spec::{ConsoleSize, Mount, Namespace, Process, Root, Spec};

@@ -210,14 +210,19 @@ impl Spec {
     /// # Errors
     /// The first field whose type is not the specification's.
     pub fn view(document: &Value) -> Result<Self, FieldError> {
-        serde_path_to_error::deserialize(document).map_err(|error| {
-            let field = match error.path().to_string() {
-                path if path == "." => "the document".to_owned(),
-                path => path,
-            };
-            FieldError::new(field, error.inner().to_string())
-        })
+        serde_path_to_error::deserialize(document).map_err(|error| located("", &error))
     }
+}
+
+/// An error of reading the object at `root`, which is empty for the whole document, by the path of the field.
+pub fn located(root: &str, error: &serde_path_to_error::Error<serde_json::Error>) -> FieldError {
+    let field = match (root, error.path().to_string().as_str()) {
+        ("", ".") => "the document".to_owned(),
+        (_, ".") => root.to_owned(),
+        ("", path) => path.to_owned(),
+        (_, path) => format!("{root}.{path}"),
+    };
+    FieldError::new(field, error.inner().to_string())
 }
 
 /// Drops every object member that is null: in JSON written from Go an unset field may be either.

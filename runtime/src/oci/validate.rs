@@ -102,7 +102,11 @@ fn check_version(version: &str) -> Result<(), FieldError> {
     Err(FieldError::new("ociVersion", problem))
 }
 
-fn check_process(process: &Process) -> Result<(), FieldError> {
+/// Checks what must hold of every process object.
+///
+/// # Errors
+/// The first field that is wrong.
+pub fn check_process(process: &Process) -> Result<(), FieldError> {
     if process.args.first().is_none_or(String::is_empty) {
         return Err(FieldError::new(
             "process.args",

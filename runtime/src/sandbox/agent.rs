@@ -1,5 +1,8 @@
 //! The agent in the guest, as the runtime sees it.
 
+mod container;
+mod exec;
+
 use bulkhead_agent_protocol::{
     AGENT_PORT, AgentClient, SHARED_FOLDER, SHARED_TAG,
     messages::{
@@ -16,6 +19,7 @@ use ttrpc::{
 };
 
 use super::{AppArmorProfile, GuestSocket};
+pub use exec::{Further, NewProcess};
 
 /// A client of the agent. Clones share the connection.
 #[derive(Clone)]

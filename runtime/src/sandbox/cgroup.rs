@@ -113,6 +113,14 @@ impl Cgroup {
             (made, _) => made,
         };
         made.map_err(CgroupError::io("make", &self.path))?;
+        self.open()
+    }
+
+    /// Opens it.
+    ///
+    /// # Errors
+    /// It does not exist, or the tree said no.
+    pub fn open(&self) -> Result<OwnedFd, CgroupError> {
         let folder = File::options()
             .read(true)
             .custom_flags(libc::O_DIRECTORY)

@@ -13,6 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{Id, State, state::VERSION};
@@ -230,7 +231,7 @@ impl StateFolder {
     ///
     /// # Errors
     /// What the file system said, or a file that cannot be understood.
-    pub fn load_config(&self) -> Result<Value, StateError> {
+    pub fn load_config<T: DeserializeOwned>(&self) -> Result<T, StateError> {
         let file = self.path.join(Self::CONFIG);
         let text = fs::read(&file).map_err(StateError::io("read", &file))?;
         serde_json::from_slice(&text).map_err(|e| StateError::Damaged {

@@ -21,7 +21,7 @@ mod vmm;
 mod vmm_control;
 mod vsock;
 
-pub use agent::{Agent, AgentError};
+pub use agent::{Agent, AgentError, Further, NewProcess};
 pub use apparmor::{AppArmorError, AppArmorProfile};
 pub use boot_files::{BootFileError, open_initramfs, open_kernel};
 pub use cgroup::{Cgroup, CgroupError, mount_point as cgroup_mount_point};

@@ -40,8 +40,19 @@ impl GuestSocket {
     /// # Errors
     /// `ConnectionRefused` when nobody listens there.
     pub async fn connect(&self, port: u32) -> io::Result<UnixStream> {
+        self.connect_and_say(port, "").await
+    }
+
+    /// As [`Self::connect`], with `first` said to the guest without waiting for the answer. The guest must say nothing of
+    /// itself after that.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn connect_and_say(&self, port: u32, first: &str) -> io::Result<UnixStream> {
         let mut stream = UnixStream::connect(&self.path).await?;
-        stream.write_all(format!("CONNECT {port}\n").as_bytes()).await?;
+        stream
+            .write_all(format!("CONNECT {port}\n{first}").as_bytes())
+            .await?;
         let mut answer = [0; MAX_ANSWER];
         let mut length = 0;
         // The other side says nothing more until it is spoken to, so a read never takes what follows the answer.

@@ -10,7 +10,7 @@ use super::{
     requests::{self, Asked},
 };
 use crate::{
-    container::{Failure, Stage, Streams, failure::In},
+    container::{Failure, Stage, Streams, UNKNOWN_SIZE, failure::In},
     oci::{GuestPaths, for_guest},
     sandbox::{
         AppArmorError, AppArmorProfile, Machine, NewState, ProcessIdentity, Sandbox, SharedFolder,
@@ -129,12 +129,10 @@ impl Monitor {
             .as_ref()
             .and_then(|process| process.console_size)
             .and_then(|size| size.window());
-        let unknown = Winsize {
-            ws_row: 0,
-            ws_col: 0,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        Some(configured.or_else(|| self.attachment.window()).unwrap_or(unknown))
+        Some(
+            configured
+                .or_else(|| self.attachment.window())
+                .unwrap_or(UNKNOWN_SIZE),
+        )
     }
 }

@@ -4,12 +4,14 @@
 //! - `create`: from nothing to a container at its start gate
 //! - `supervise`: from there to its end
 //! - `requests`: the socket
+//! - `limits`: what requests have changed
 //! - `voice`: how it says what goes wrong
 //! - `network`: the network namespace it lives in
 //! - `exit`: how it ends
 
 mod create;
-mod exit;
+pub mod exit;
+mod limits;
 mod network;
 mod requests;
 mod supervise;
@@ -102,21 +104,32 @@ enum Outcome {
 }
 
 /// Signals as a tokio source.
-struct Signals(AsyncFd<OwnedFd>);
+pub struct Signals(AsyncFd<OwnedFd>);
 
 impl Signals {
-    fn take() -> io::Result<Self> {
+    /// Holds them back, and makes them readable. Called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// No file descriptors left.
+    pub fn take() -> io::Result<Self> {
         signals::take()
             .and_then(|fd| watch(fd, Interest::READABLE))
             .map(Self)
     }
 
-    async fn next(&self) -> io::Result<i32> {
+    /// The next signal's number.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub async fn next(&self) -> io::Result<i32> {
         self.0.async_io(Interest::READABLE, signals::next).await
     }
 
     /// The next signal that asks a program to end.
-    async fn interruption(&self) -> io::Result<i32> {
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub async fn interruption(&self) -> io::Result<i32> {
         loop {
             let signal = self.next().await?;
             if signal != signals::WINDOW_CHANGED {

@@ -1,13 +1,14 @@
 //! From a container at its start gate to its end.
 
 use bulkhead_agent_protocol::messages::WaitResponse;
+use serde_json::Value;
 use tokio::sync::Notify;
 
-use super::{Monitor, Signals, create::Created, voice::Voice};
+use super::{Monitor, Signals, create::Created, limits::Limits, voice::Voice};
 use crate::{
     container::{
         Failure, Stage, Streams,
-        control::{Request, Response},
+        control::{ControlError, Request, Response},
         failure::In,
         streams::Copying,
     },
@@ -34,6 +35,7 @@ struct Watched<'a> {
     streams: Option<Streams>,
     /// From then on.
     copying: Option<Copying>,
+    limits: Limits,
     voice: Voice,
     /// The guest's ties to the network namespace, if the container has one of its own.
     network: Option<Network>,
@@ -60,6 +62,7 @@ impl Monitor {
             state,
             streams: Some(streams),
             copying: None,
+            limits: Limits::of(&self.bundle.document),
             voice,
             network: self.bundle.spec.linux.network().map(|_| sandbox.network()),
         };
@@ -121,6 +124,9 @@ impl Watched<'_> {
     async fn carry_out(&mut self, request: &Request) -> Response {
         let done = match request {
             Request::Start {} => self.start().await.map_err(|failure| failure.to_string()),
+            Request::Pause {} => self.pause().await,
+            Request::Resume {} => self.resume().await,
+            Request::Update { resources } => self.update(resources).await,
         };
         match done {
             Ok(()) => Response::Done {},
@@ -159,6 +165,45 @@ impl Watched<'_> {
             .agent
             .signal(self.state.id.as_str(), KILL.unsigned_abs(), true)
             .await;
+    }
+
+    /// Freezes every process. Returns when all stand still.
+    async fn pause(&mut self) -> Result<(), String> {
+        if self.state.status == Status::Paused {
+            return Err(ControlError::NotRunning.to_string());
+        }
+        let paused = self.agent.pause(self.state.id.as_str()).await;
+        paused.map_err(|error| error.to_string())?;
+        self.record(Status::Paused)
+    }
+
+    /// Lets them go on.
+    async fn resume(&mut self) -> Result<(), String> {
+        if self.state.status != Status::Paused {
+            return Err(ControlError::NotPaused.to_string());
+        }
+        let resumed = self.agent.resume(self.state.id.as_str()).await;
+        resumed.map_err(|error| error.to_string())?;
+        self.record(match self.streams {
+            Some(_) => Status::Created,
+            None => Status::Running,
+        })
+    }
+
+    fn record(&mut self, status: Status) -> Result<(), String> {
+        self.state.status = status;
+        let saved = self.monitor.folder.save(&self.state);
+        saved.map_err(|error| error.to_string())
+    }
+
+    /// Changes limits.
+    async fn update(&mut self, resources: &Value) -> Result<(), String> {
+        let limits = self.limits.with(resources);
+        let sections = limits.about(resources).to_string().into_bytes();
+        let updated = self.agent.update(self.state.id.as_str(), sections).await;
+        updated.map_err(|error| error.to_string())?;
+        self.limits = limits;
+        Ok(())
     }
 
     /// Passes a signal on to the program; the terminal's change of size becomes the guest's.
