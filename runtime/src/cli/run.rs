@@ -52,7 +52,7 @@ impl Run {
         let state = standin.folder.load();
         let was_stopped = matches!(&state, Ok(Some(state)) if state.status == ContainerStatus::Stopped);
         if !(self.keep && was_stopped) {
-            clean_up(&standin.folder, &standin.cgroup);
+            clean_up(&standin.folder, &standin.place);
         }
         match ended.map_err(io("wait for the monitor"))? {
             RunEnd::Failed => Ok(ExitCode::FAILURE),

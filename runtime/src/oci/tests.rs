@@ -229,7 +229,7 @@ fn bind_mounts_are_checked_and_told_from_others() {
         document["mounts"] = json!([
             {"destination": "/proc", "type": "proc", "source": "proc"},
             {"destination": "/a", "type": "bind", "source": "rootfs", "options": ["ro"]},
-            {"destination": "/b", "source": "config.json", "options": ["rbind", "ro", "rw"]},
+            {"destination": "/b", "source": "config.json", "options": ["rbind", "ro", "rw", "rro"]},
         ]);
     });
     let loaded = Bundle::load(folder.path()).expect("good");
@@ -242,14 +242,16 @@ fn bind_mounts_are_checked_and_told_from_others() {
                 path: at("rootfs"),
                 is_folder: true,
                 recursive: false,
-                read_only: true
+                read_only: true,
+                read_only_below: false,
             },
             BindSource {
                 index: 2,
                 path: at("config.json"),
                 is_folder: false,
                 recursive: true,
-                read_only: false
+                read_only: false,
+                read_only_below: true,
             },
         ]
     );

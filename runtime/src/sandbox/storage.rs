@@ -4,23 +4,16 @@
 //! is bind-mounted into it. When the monitor has gone, so has the namespace, and with it every mount.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io,
-    os::{
-        fd::{AsFd, BorrowedFd},
-        unix::fs::DirBuilderExt,
-    },
-    path::{Component, Path, PathBuf},
+    os::fd::{AsFd, BorrowedFd},
+    path::{Path, PathBuf},
 };
 
 use nix::sched::{CloneFlags, unshare};
-use rustix::{
-    fs::{Mode, OFlags, ResolveFlags},
-    mount::{MountFlags, MountPropagationFlags},
-};
+use rustix::mount::{MountFlags, MountPropagationFlags};
 
 use super::{StateError, StateFolder};
-use crate::oci::{Bundle, GuestPaths};
 
 /// The guest sees this file system, and is not to fill the host's memory through it: it has the mount points only.
 const LIMITS: &std::ffi::CStr = c"mode=0755,size=1m,nr_inodes=8k";
@@ -31,6 +24,9 @@ pub enum StorageError {
     /// The folder below the state folder.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The mount namespace of the sandbox.
+    #[error("mount namespace of the sandbox: {0}")]
+    Namespace(#[from] io::Error),
     /// A system call failed.
     #[error("{action} {}: {source}", path.display())]
     Io {
@@ -43,7 +39,8 @@ pub enum StorageError {
     },
 }
 
-fn failed<E: Into<io::Error>>(action: &'static str, path: &Path) -> impl FnOnce(E) -> StorageError {
+/// The error of a step that failed on a path.
+pub fn failed<E: Into<io::Error>>(action: &'static str, path: &Path) -> impl FnOnce(E) -> StorageError {
     move |source| StorageError::Io {
         action,
         path: path.to_owned(),
@@ -77,51 +74,14 @@ impl SharedFolder {
         Ok(Self { path, handle })
     }
 
+    /// Its path, in this mount namespace.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The folder itself.
     pub fn handle(&self) -> BorrowedFd<'_> {
         self.handle.as_fd()
-    }
-
-    /// Puts a container's root file system and the sources of its bind mounts into the folder, as [`GuestPaths`] says.
-    ///
-    /// Called before the VMM is started: that a mount is read-only would reach it too late otherwise.
-    ///
-    /// # Errors
-    /// The first step that failed.
-    pub fn add_container(&self, paths: GuestPaths<'_>, bundle: &Bundle) -> Result<(), StorageError> {
-        let read_only = bundle.spec.root.as_ref().is_some_and(|root| root.readonly);
-        if read_only {
-            make_mount_points(bundle);
-        }
-        let rootfs = self.folder(&paths.rootfs())?;
-        bind(&bundle.rootfs, &rootfs, true, read_only)?;
-        if bundle.binds.is_empty() {
-            return Ok(());
-        }
-        self.folder(&paths.mounts())?;
-        for source in &bundle.binds {
-            let relative = paths.mount(source.index);
-            let target = if source.is_folder {
-                self.folder(&relative)?
-            } else {
-                self.file(&relative)?
-            };
-            bind(&source.path, &target, source.recursive, source.read_only)?;
-        }
-        Ok(())
-    }
-
-    fn folder(&self, relative: &str) -> Result<PathBuf, StorageError> {
-        let path = self.path.join(relative);
-        let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(&path);
-        made.map_err(failed("make", &path))?;
-        Ok(path)
-    }
-
-    fn file(&self, relative: &str) -> Result<PathBuf, StorageError> {
-        let path = self.path.join(relative);
-        File::create_new(&path).map_err(failed("make", &path))?;
-        Ok(path)
     }
 
     /// Takes the folder away, so that its mount point can be removed while the namespace is still in use.
@@ -133,125 +93,5 @@ impl SharedFolder {
             Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) | Ok(()) => Ok(()),
             Err(e) => Err(failed("unmount", path)(e)),
         }
-    }
-}
-
-fn bind(source: &Path, target: &Path, recursive: bool, read_only: bool) -> Result<(), StorageError> {
-    let bound = if recursive {
-        rustix::mount::mount_bind_recursive(source, target)
-    } else {
-        rustix::mount::mount_bind(source, target)
-    };
-    bound.map_err(failed("bind-mount", source))?;
-    if read_only {
-        let kept = kept_flags(target).map_err(failed("look at", target))?;
-        let flags = MountFlags::BIND | MountFlags::RDONLY | kept;
-        rustix::mount::mount_remount(target, flags, c"").map_err(failed("make read-only", source))?;
-    }
-    Ok(())
-}
-
-/// The flags of a mount, which a change of one of them would drop.
-fn kept_flags(mount: &Path) -> io::Result<MountFlags> {
-    use rustix::fs::StatVfsMountFlags as Has;
-    let has = rustix::fs::statvfs(mount)?.f_flag;
-    let table = [
-        (Has::NOSUID, MountFlags::NOSUID),
-        (Has::NODEV, MountFlags::NODEV),
-        (Has::NOEXEC, MountFlags::NOEXEC),
-        (Has::NOATIME, MountFlags::NOATIME),
-        (Has::NODIRATIME, MountFlags::NODIRATIME),
-        (Has::RELATIME, MountFlags::RELATIME),
-    ];
-    Ok(table
-        .into_iter()
-        .filter(|(flag, _)| has.contains(*flag))
-        .map(|(_, flag)| flag)
-        .collect())
-}
-
-/// Makes the files and folders over which the container's file systems are mounted, while the root can still be
-/// written: the agent sees it read-only. What cannot be made is left to the agent, which names the mount that fails.
-fn make_mount_points(bundle: &Bundle) {
-    let Ok(root) = File::open(&bundle.rootfs) else {
-        return;
-    };
-    let mounts = &bundle.spec.mounts;
-    for (index, mount) in mounts.iter().enumerate() {
-        let destination = Path::new(&mount.destination);
-        // A destination below an earlier mount is made in that one, in the guest.
-        let covered = mounts.iter().take(index).any(|earlier| {
-            earlier.destination != mount.destination && destination.starts_with(&earlier.destination)
-        });
-        if covered {
-            continue;
-        }
-        let is_file = bundle
-            .binds
-            .iter()
-            .any(|bind| bind.index == index && !bind.is_folder);
-        if let Err(error) = make_in_root(&root, destination, is_file) {
-            tracing::debug!(%error, destination = %mount.destination, "mount point not made");
-        }
-    }
-}
-
-/// `mkdir -p` below `root`, from which no symbolic link and no `..` leads out; the last part can be a file.
-fn make_in_root(root: &File, path: &Path, is_file: bool) -> io::Result<()> {
-    let open = |path: &Path| {
-        rustix::fs::openat2(
-            root,
-            path,
-            OFlags::PATH | OFlags::CLOEXEC,
-            Mode::empty(),
-            ResolveFlags::IN_ROOT,
-        )
-    };
-    let mut done = PathBuf::new();
-    let mut parent = open(Path::new("."))?;
-    let mut parts = path
-        .components()
-        .filter(|part| matches!(part, Component::Normal(_)))
-        .peekable();
-    while let Some(part) = parts.next() {
-        done.push(part);
-        match open(&done) {
-            Err(rustix::io::Errno::NOENT) if is_file && parts.peek().is_none() => {
-                let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-                rustix::fs::openat(&parent, part.as_os_str(), flags, Mode::from_raw_mode(0o644))?;
-            }
-            Err(rustix::io::Errno::NOENT) => {
-                rustix::fs::mkdirat(&parent, part.as_os_str(), Mode::from_raw_mode(0o755))?;
-                parent = open(&done)?;
-            }
-            found => parent = found?,
-        }
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::fs::symlink;
-
-    use super::*;
-
-    #[test]
-    fn mount_points_are_made_inside_the_root_only() {
-        let outside = tempfile::tempdir().expect("temporary folder");
-        let folder = tempfile::tempdir().expect("temporary folder");
-        let at = |path: &str| folder.path().join(path);
-        symlink(outside.path(), at("link")).expect("symlink");
-        fs::create_dir(at("real")).expect("folder");
-        symlink("/real", at("alias")).expect("symlink");
-        let root = File::open(folder.path()).expect("folder");
-        let make = |path: &str, is_file| make_in_root(&root, Path::new(path), is_file);
-        make("/a/b", false).expect("new folders");
-        make("/a/b", false).expect("there already");
-        make("/alias/file", true).expect("a file behind a link that stays inside");
-        make("/link/e", false).expect_err("a link whose target is not there, seen from inside");
-        make("/real/file/f", false).expect_err("below a file");
-        assert!(at("a/b").is_dir() && at("real/file").is_file());
-        assert_eq!(fs::read_dir(outside.path()).expect("folder").count(), 0);
     }
 }
