@@ -38,9 +38,11 @@ impl MountTree {
             flags |= OpenTreeFlags::AT_RECURSIVE;
         }
         let tree = Self(open_tree(CWD, source, flags)?);
-        // What the host mounts below goes on to arrive; but that the copy is unmounted is not to unmount the original.
+        // What the host mounts below goes on to arrive; but that the copy is unmounted is not to unmount the original. The
+        // VMM, which serves it, executes nothing and opens no device.
         tree.change(
             &libc::mount_attr {
+                attr_set: libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC,
                 propagation: libc::MS_SLAVE,
                 ..NO_CHANGE
             },
