@@ -13,7 +13,11 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use rustix::{io::Errno, process::Pid};
+use rustix::{
+    fs::{Uid, chown},
+    io::Errno,
+    process::Pid,
+};
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::cgroup_values::Setting;
@@ -27,6 +31,10 @@ pub const MOUNT_POINT: &str = "/sys/fs/cgroup";
 
 /// The file that tells of processes and of freezing.
 pub const EVENTS: &str = "cgroup.events";
+
+/// The kernel's list of the files in a cgroup that its user may write.
+const DELEGATED: &str = "/sys/kernel/cgroup/delegate";
+
 /// The file that tells of want of memory.
 const MEMORY_EVENTS: &str = "memory.events";
 
@@ -75,6 +83,24 @@ impl Cgroup {
             }
         }
         syscalls::attach_device_program(self.folder.as_fd(), devices).step(|| "linux.resources.devices")
+    }
+
+    /// Gives it to a user: the folder and the files that the kernel means for delegation, but no limit.
+    ///
+    /// # Errors
+    /// Names the file.
+    pub fn give_to(&self, user: Uid) -> Result<(), Failure> {
+        let own = |name: &str| {
+            let path = self.path.join(name);
+            match chown(&path, Some(user), None) {
+                // A controller that this cgroup does not have.
+                Err(Errno::NOENT) => Ok(()),
+                result => result.step(|| format!("give {} to the container's user", path.display())),
+            }
+        };
+        own("")?;
+        let delegated = fs::read_to_string(DELEGATED).step(|| format!("read {DELEGATED}"))?;
+        delegated.lines().try_for_each(own)
     }
 
     /// Writes a file of it.

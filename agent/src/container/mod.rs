@@ -103,6 +103,13 @@ impl Plan {
         })
     }
 
+    /// Whose the container's cgroup is to be: its user's when it may write there, and sees nothing above.
+    fn cgroup_owner(&self) -> Option<Uid> {
+        let writable = self.namespaces.cgroup() && self.mounts.iter().any(PlannedMount::is_writable_cgroup);
+        let owner = self.user(self.container.process.user.uid());
+        (writable && !owner.is_root()).then_some(owner)
+    }
+
     /// What the guest calls a user of the container.
     fn user(&self, uid: u32) -> Uid {
         let mapped = |mapping: &LinuxIdMapping| {
@@ -206,6 +213,12 @@ impl Container {
         reaper: &Reaper,
     ) -> Result<(Process, AgentEnd), AgentError> {
         let process = &plan.container.process;
+        if let Some(parameters) = plan.container.linux.sysctl() {
+            sysctl::set_network(parameters)?;
+        }
+        if let Some(owner) = plan.cgroup_owner() {
+            cgroup.give_to(owner)?;
+        }
         let shared: Vec<_> = plan
             .shares
             .iter()

@@ -25,15 +25,12 @@ pub struct MountOptions {
 
 impl MountOptions {
     /// Reads the options, later ones winning.
-    ///
-    /// # Errors
-    /// The option that is known and not supported.
-    pub fn parse<'a>(options: impl IntoIterator<Item = &'a str>) -> Result<Self, &'a str> {
+    pub fn parse<'a>(options: impl IntoIterator<Item = &'a str>) -> Self {
         let mut parsed = Self::default();
         for option in options {
-            parsed.add(option)?;
+            parsed.add(option);
         }
-        Ok(parsed)
+        parsed
     }
 
     /// Whether the mount is to be read-only.
@@ -41,14 +38,16 @@ impl MountOptions {
         self.attributes.set & libc::MOUNT_ATTR_RDONLY != 0
     }
 
-    fn add<'a>(&mut self, option: &'a str) -> Result<(), &'a str> {
+    fn add(&mut self, option: &str) {
         match option {
-            "" | "defaults" | "loud" | "nostrictatime" | "norelatime" | "noiversion" => {}
+            // The last ones only say what mount(2) is to say to the kernel's log, and what file systems do by themselves.
+            "" | "defaults" | "loud" | "silent" | "iversion" | "noiversion" => {}
+            // Done on the host.
+            "idmap" | "ridmap" => {}
             "bind" => self.bind = Some(self.bind.unwrap_or(false)),
             "rbind" => self.bind = Some(true),
             "remount" => self.remount = true,
             "tmpcopyup" => self.copy_up = true,
-            "idmap" | "ridmap" => return Err(option),
             _ => {
                 if let Some((change, recursive)) = attribute(option) {
                     let attributes = if recursive {
@@ -72,7 +71,6 @@ impl MountOptions {
                 }
             }
         }
-        Ok(())
     }
 }
 
@@ -81,6 +79,8 @@ enum Change {
     Set(u64),
     Clear(u64),
     AccessTime(u64),
+    /// The ordinary way, unless another than this one has been asked for.
+    NotAccessTime(u64),
 }
 
 impl Change {
@@ -97,6 +97,12 @@ impl Change {
             Self::AccessTime(mode) => {
                 attributes.clear |= libc::MOUNT_ATTR__ATIME;
                 attributes.set = (attributes.set & !libc::MOUNT_ATTR__ATIME) | mode;
+            }
+            Self::NotAccessTime(mode) => {
+                let said = attributes.clear & libc::MOUNT_ATTR__ATIME != 0;
+                if !said || attributes.set & libc::MOUNT_ATTR__ATIME == mode {
+                    Self::AccessTime(libc::MOUNT_ATTR_RELATIME).apply(attributes);
+                }
             }
         }
     }
@@ -125,9 +131,10 @@ fn plain_attribute(option: &str) -> Option<Change> {
         "symfollow" => Change::Clear(libc::MOUNT_ATTR_NOSYMFOLLOW),
         "noatime" => Change::AccessTime(libc::MOUNT_ATTR_NOATIME),
         "strictatime" => Change::AccessTime(libc::MOUNT_ATTR_STRICTATIME),
-        "atime" | "relatime" | "norelatime" | "nostrictatime" => {
-            Change::AccessTime(libc::MOUNT_ATTR_RELATIME)
-        }
+        "relatime" => Change::AccessTime(libc::MOUNT_ATTR_RELATIME),
+        "atime" => Change::NotAccessTime(libc::MOUNT_ATTR_NOATIME),
+        "norelatime" => Change::NotAccessTime(libc::MOUNT_ATTR_RELATIME),
+        "nostrictatime" => Change::NotAccessTime(libc::MOUNT_ATTR_STRICTATIME),
         _ => return None,
     })
 }
@@ -161,21 +168,20 @@ fn superblock_flag(option: &str) -> Option<(&'static str, bool)> {
         "nomand" => ("mand", false),
         "lazytime" => ("lazytime", true),
         "nolazytime" => ("lazytime", false),
-        "iversion" => ("iversion", true),
-        "silent" => ("silent", true),
         _ => return None,
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use bulkhead_agent_protocol::spec::{MOUNT_OPTIONS, PROPAGATIONS};
     use proptest::prelude::*;
 
     use super::*;
 
     #[test]
     fn later_options_win() {
-        let options = MountOptions::parse(["ro", "nosuid", "rw", "noatime", "strictatime"]).unwrap();
+        let options = MountOptions::parse(["ro", "nosuid", "rw", "noatime", "strictatime"]);
         assert_eq!(
             options.attributes.set,
             libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_STRICTATIME
@@ -188,8 +194,30 @@ mod tests {
     }
 
     #[test]
+    fn a_way_to_keep_access_times_is_only_taken_back_by_its_own_word() {
+        let way = |options: &[&str]| {
+            let attributes = MountOptions::parse(options.iter().copied()).attributes;
+            (attributes.clear, attributes.set)
+        };
+        let all = libc::MOUNT_ATTR__ATIME;
+        assert_eq!(
+            way(&["noatime", "nostrictatime"]),
+            (all, libc::MOUNT_ATTR_NOATIME)
+        );
+        assert_eq!(
+            way(&["strictatime", "nostrictatime"]),
+            (all, libc::MOUNT_ATTR_RELATIME)
+        );
+        assert_eq!(
+            way(&["strictatime", "atime"]),
+            (all, libc::MOUNT_ATTR_STRICTATIME)
+        );
+        assert_eq!(way(&["atime"]), (all, libc::MOUNT_ATTR_RELATIME));
+    }
+
+    #[test]
     fn recursive_attributes_are_apart() {
-        let options = MountOptions::parse(["rbind", "rro", "rnoexec", "relatime", "rrelatime"]).unwrap();
+        let options = MountOptions::parse(["rbind", "rro", "rnoexec", "relatime", "rrelatime"]);
         assert_eq!(options.bind, Some(true));
         assert_eq!(
             options.recursive.set,
@@ -201,75 +229,21 @@ mod tests {
 
     #[test]
     fn every_option_of_the_specification_is_known() {
-        for option in [
-            "async",
-            "atime",
-            "bind",
-            "defaults",
-            "dev",
-            "diratime",
-            "dirsync",
-            "exec",
-            "iversion",
-            "lazytime",
-            "loud",
-            "mand",
-            "noatime",
-            "nodev",
-            "nodiratime",
-            "noexec",
-            "noiversion",
-            "nolazytime",
-            "nomand",
-            "norelatime",
-            "nostrictatime",
-            "nosuid",
-            "nosymfollow",
-            "private",
-            "ratime",
-            "rbind",
-            "rdev",
-            "rdiratime",
-            "relatime",
-            "remount",
-            "rexec",
-            "rnoatime",
-            "rnodev",
-            "rnodiratime",
-            "rnoexec",
-            "rnorelatime",
-            "rnostrictatime",
-            "rnosuid",
-            "rnosymfollow",
-            "ro",
-            "rprivate",
-            "rrelatime",
-            "rro",
-            "rrw",
-            "rshared",
-            "rslave",
-            "rstrictatime",
-            "rsuid",
-            "rsymfollow",
-            "runbindable",
-            "rw",
-            "shared",
-            "silent",
-            "slave",
-            "strictatime",
-            "suid",
-            "symfollow",
-            "sync",
-            "tmpcopyup",
-            "unbindable",
-        ] {
-            assert_eq!(MountOptions::parse([option]).unwrap().data, [], "{option}");
+        for option in MOUNT_OPTIONS {
+            assert_eq!(MountOptions::parse([*option]).data, [], "{option}");
+        }
+    }
+
+    #[test]
+    fn every_propagation_of_the_root_is_known() {
+        for word in PROPAGATIONS {
+            assert!(root_propagation(word).is_some(), "{word}");
         }
     }
 
     #[test]
     fn what_is_not_known_is_for_the_file_system() {
-        let options = MountOptions::parse(["size=64k", "newinstance"]).unwrap();
+        let options = MountOptions::parse(["size=64k", "newinstance"]);
         assert_eq!(
             options.data,
             [
@@ -279,17 +253,12 @@ mod tests {
         );
     }
 
-    #[test]
-    fn id_mapped_mounts_are_refused_by_name() {
-        assert_eq!(MountOptions::parse(["ridmap"]).unwrap_err(), "ridmap");
-    }
-
     proptest! {
         #[test]
         fn an_attribute_is_never_set_and_cleared(
             options in prop::collection::vec(prop::sample::select(vec!["ro", "rw", "nosuid", "suid", "dev", "nodev"]), 0..9)
         ) {
-            let parsed = MountOptions::parse(options).unwrap();
+            let parsed = MountOptions::parse(options);
             prop_assert_eq!(parsed.attributes.set & parsed.attributes.clear, 0);
         }
     }

@@ -21,7 +21,7 @@ use rustix::{
 };
 
 use super::{
-    copy_up,
+    cgroup, copy_up,
     mount_options::MountOptions,
     paths::{self, Kind},
     spec::SpecError,
@@ -48,7 +48,7 @@ impl PlannedMount {
     /// Reads the entries.
     ///
     /// # Errors
-    /// The first entry with an unsupported option, a bind without an absolute source, or neither type nor bind.
+    /// The first entry that is a bind without an absolute source, or neither has a type nor is a bind.
     pub fn parse_all(mounts: &[Mount]) -> Result<Vec<Self>, SpecError> {
         mounts
             .iter()
@@ -60,8 +60,7 @@ impl PlannedMount {
     fn parse(index: usize, mount: &Mount) -> Result<Self, SpecError> {
         let field = |name: &str| format!("mounts[{index}].{name}");
         let words = mount.options().iter().flatten().map(String::as_str);
-        let mut options = MountOptions::parse(words)
-            .map_err(|option| SpecError::Unsupported(format!("{} \"{option}\"", field("options"))))?;
+        let mut options = MountOptions::parse(words);
         let source = mount
             .source()
             .as_deref()
@@ -108,6 +107,11 @@ impl PlannedMount {
         self.options.bind.is_some() && self.destination == Path::new("/dev")
     }
 
+    /// Whether the container can change its cgroup there.
+    pub fn is_writable_cgroup(&self) -> bool {
+        self.fstype == "cgroup2" && !self.options.read_only()
+    }
+
     /// Mounts it inside `root`. A mount that must become read-only only after its content has been made is given
     /// back.
     ///
@@ -120,8 +124,9 @@ impl PlannedMount {
         let mounted = match self.options.bind {
             Some(recursive) => self.bind(Path::new(&self.source), recursive)?,
             None => match self.create(root) {
-                // A user namespace may not mount what shows the network of another: show the guest's.
-                Err((_, Errno::PERM)) if self.fstype == "sysfs" => self.show_sysfs()?,
+                // A user namespace may not mount what shows the network or the cgroups of another: show the guest's.
+                Err((_, Errno::PERM)) if self.fstype == "sysfs" => self.show("/sys")?,
+                Err((_, Errno::PERM)) if self.fstype == "cgroup2" => self.show(cgroup::MOUNT_POINT)?,
                 result => result.map_err(|(message, errno)| Failure::step(self.named(&message), errno))?,
             },
         };
@@ -182,16 +187,16 @@ impl PlannedMount {
         Ok(tree)
     }
 
-    /// The guest's own sysfs, with the cgroups of all containers below it, so to be looked at only: a user that is the
-    /// guest's root may write there.
-    fn show_sysfs(&self) -> Result<OwnedFd, Failure> {
-        let sysfs = self.bind(Path::new("/sys"), true)?;
+    /// The guest's own, with the cgroups of all containers, so to be looked at only: a user that is the guest's root may
+    /// write there.
+    fn show(&self, place: &str) -> Result<OwnedFd, Failure> {
+        let guests = self.bind(Path::new(place), true)?;
         let read_only = MountAttributes {
             set: libc::MOUNT_ATTR_RDONLY,
             ..MountAttributes::default()
         };
-        mount_setattr(&sysfs, read_only, true).step(|| self.named("set attributes"))?;
-        Ok(sysfs)
+        mount_setattr(&guests, read_only, true).step(|| self.named("set attributes"))?;
+        Ok(guests)
     }
 
     fn set(&self, mount: BorrowedFd<'_>, attributes: MountAttributes) -> Result<(), Failure> {

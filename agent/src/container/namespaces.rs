@@ -8,7 +8,7 @@ use std::{collections::HashMap, fmt::Write as _, fs, path::Path};
 use bulkhead_agent_protocol::NAMESPACE_OF;
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, LinuxTimeOffset};
 use rustix::{
-    process::Pid,
+    process::{DumpableBehavior, Pid, set_dumpable_behavior},
     thread::{
         LinkNameSpaceType, ThreadNameSpaceType, UnshareFlags, move_into_link_name_space,
         move_into_thread_name_spaces,
@@ -204,6 +204,11 @@ impl Namespaces {
         self.own.contains(UnshareFlags::NEWUSER)
     }
 
+    /// Whether it sees no cgroup above its own.
+    pub fn cgroup(self) -> bool {
+        self.own.contains(UnshareFlags::NEWCGROUP)
+    }
+
     /// Whether its System V IPC and message queues are not the guest's.
     pub fn ipc(self) -> bool {
         self.has(UnshareFlags::NEWIPC)
@@ -226,8 +231,11 @@ impl Namespaces {
             // The process itself enters it at exec.
             syscalls::unshare(UnshareFlags::NEWTIME).step(|| "create a time namespace")?;
             if let Some(offsets) = linux.time_offsets() {
+                // Files of a process that has become another user are root's, until it says that it has no secrets.
+                set_dumpable_behavior(DumpableBehavior::Dumpable).step(|| "set linux.timeOffsets")?;
                 fs::write("/proc/self/timens_offsets", time_offsets(offsets))
                     .step(|| "set linux.timeOffsets")?;
+                set_dumpable_behavior(DumpableBehavior::NotDumpable).step(|| "set linux.timeOffsets")?;
             }
         }
         Ok(())

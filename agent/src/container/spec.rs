@@ -5,12 +5,14 @@ use std::{collections::HashSet, path::PathBuf};
 
 use bulkhead_agent_protocol::hook::Hooks;
 use oci_spec::runtime::{
-    Linux, LinuxCapabilities, LinuxIOPriority, LinuxResources, Mount, PosixRlimit, Root, Scheduler, User,
+    Linux, LinuxCapabilities, LinuxIOPriority, LinuxResources, Mount, PosixRlimit, Root, User,
 };
 use rustix::thread::CapabilitySet;
 use serde::Deserialize;
 use serde_json::Value;
 use thiserror::Error;
+
+use crate::process::scheduling::Scheduler;
 
 /// Why a config.json or a process's description is refused.
 #[derive(Debug, Error)]

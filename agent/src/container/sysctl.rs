@@ -3,6 +3,8 @@
 
 use std::{collections::HashMap, fs};
 
+use rustix::system::setdomainname;
+
 use super::{namespaces::Namespaces, spec::SpecError};
 use crate::failure::{Failure, Step};
 
@@ -17,6 +19,8 @@ const IPC: &[&str] = &[
     "kernel.shm_rmid_forced",
 ];
 
+const DOMAIN_NAME: &str = "kernel.domainname";
+
 /// Checks that every parameter belongs to a namespace that the container has.
 ///
 /// # Errors
@@ -28,12 +32,12 @@ pub fn check(parameters: &HashMap<String, String>, namespaces: Namespaces) -> Re
         if dotted.split('.').any(str::is_empty) || dotted.contains('\0') {
             return Err(SpecError::invalid(name_of(), "is no name"));
         }
-        let (owned, kind) = if dotted.starts_with("net.") {
+        let (owned, kind) = if is_network(name) {
             // The guest's network is the sandbox's.
             (true, "net")
         } else if IPC.contains(&dotted.as_str()) || dotted.starts_with("fs.mqueue.") {
             (namespaces.ipc(), "ipc")
-        } else if dotted == "kernel.domainname" {
+        } else if dotted == DOMAIN_NAME {
             (namespaces.uts(), "uts")
         } else {
             return Err(SpecError::Unsupported(format!(
@@ -51,15 +55,38 @@ pub fn check(parameters: &HashMap<String, String>, namespaces: Namespaces) -> Re
     Ok(())
 }
 
-/// Sets the parameters of the calling process's namespaces, through the guest's own `/proc`.
+/// Sets the parameters of the guest's network, which only the agent may.
 ///
 /// # Errors
 /// Names the parameter.
-pub fn set(parameters: &HashMap<String, String>) -> Result<(), Failure> {
+pub fn set_network(parameters: &HashMap<String, String>) -> Result<(), Failure> {
+    set(parameters.iter().filter(|(name, _)| is_network(name)))
+}
+
+/// Sets the parameters of the calling process's own namespaces, through the guest's own `/proc`.
+///
+/// # Errors
+/// Names the parameter.
+pub fn set_own(parameters: &HashMap<String, String>) -> Result<(), Failure> {
+    let is_domain_name = |name: &str| name.replace('/', ".") == DOMAIN_NAME;
+    for (name, value) in parameters.iter().filter(|(name, _)| is_domain_name(name)) {
+        // Its file is only for the guest's root, which root of a user namespace is not.
+        setdomainname(value.as_bytes()).step(|| format!("set linux.sysctl \"{name}\""))?;
+    }
+    set(parameters
+        .iter()
+        .filter(|(name, _)| !is_network(name) && !is_domain_name(name)))
+}
+
+fn set<'a>(parameters: impl Iterator<Item = (&'a String, &'a String)>) -> Result<(), Failure> {
     for (name, value) in parameters {
         fs::write(file(name), value).step(|| format!("set linux.sysctl \"{name}\""))?;
     }
     Ok(())
+}
+
+fn is_network(name: &str) -> bool {
+    name.starts_with("net.") || name.starts_with("net/")
 }
 
 /// Dots separate, unless there are slashes: then dots belong to the names (of interfaces).

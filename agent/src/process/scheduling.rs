@@ -1,10 +1,8 @@
 //! How a process is scheduled: policy, I/O priority, processors, execution domain.
 
-use oci_spec::runtime::{
-    IOPriorityClass, LinuxIOPriority, LinuxPersonality, LinuxPersonalityDomain, LinuxSchedulerFlag,
-    LinuxSchedulerPolicy, Scheduler,
-};
+use oci_spec::runtime::{IOPriorityClass, LinuxIOPriority, LinuxPersonality, LinuxPersonalityDomain};
 use rustix::thread::{CpuSet, sched_setaffinity};
+use serde::Deserialize;
 
 use crate::{
     container::spec::SpecError,
@@ -12,40 +10,61 @@ use crate::{
     syscalls::{self, SchedulingAttributes},
 };
 
+/// process.scheduler. The type of oci-spec has two flags by other names than the specification's.
+#[derive(Debug, Deserialize)]
+#[allow(missing_docs, reason = "they are the fields of the runtime specification")]
+pub struct Scheduler {
+    pub policy: SchedulerPolicy,
+    pub nice: Option<i32>,
+    pub priority: Option<i32>,
+    pub flags: Option<Vec<SchedulerFlag>>,
+    pub runtime: Option<u64>,
+    pub deadline: Option<u64>,
+    pub period: Option<u64>,
+}
+
+/// A policy, with the kernel's number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[allow(missing_docs, reason = "they are the words of the runtime specification")]
+pub enum SchedulerPolicy {
+    SchedOther = 0,
+    SchedFifo = 1,
+    SchedRr = 2,
+    SchedBatch = 3,
+    SchedIso = 4,
+    SchedIdle = 5,
+    SchedDeadline = 6,
+}
+
+/// A flag, with the kernel's bit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[allow(missing_docs, reason = "they are the words of the runtime specification")]
+pub enum SchedulerFlag {
+    SchedFlagResetOnFork = 0x01,
+    SchedFlagReclaim = 0x02,
+    SchedFlagDlOverrun = 0x04,
+    SchedFlagKeepPolicy = 0x08,
+    SchedFlagKeepParams = 0x10,
+    SchedFlagUtilClampMin = 0x20,
+    SchedFlagUtilClampMax = 0x40,
+}
+
 /// Sets process.scheduler.
 ///
 /// # Errors
 /// Names the field.
 pub fn set_scheduler(scheduler: &Scheduler) -> Result<(), Failure> {
-    let policy = match scheduler.policy() {
-        LinuxSchedulerPolicy::SchedOther => 0,
-        LinuxSchedulerPolicy::SchedFifo => 1,
-        LinuxSchedulerPolicy::SchedRr => 2,
-        LinuxSchedulerPolicy::SchedBatch => 3,
-        LinuxSchedulerPolicy::SchedIso => 4,
-        LinuxSchedulerPolicy::SchedIdle => 5,
-        LinuxSchedulerPolicy::SchedDeadline => 6,
-    };
-    let flags = scheduler.flags().iter().flatten().fold(0, |flags, flag| {
-        flags
-            | match flag {
-                LinuxSchedulerFlag::SchedResetOnFork => 0x01,
-                LinuxSchedulerFlag::SchedFlagReclaim => 0x02,
-                LinuxSchedulerFlag::SchedFlagDLOverrun => 0x04,
-                LinuxSchedulerFlag::SchedFlagKeepPolicy => 0x08,
-                LinuxSchedulerFlag::SchedFlagKeepParams => 0x10,
-                LinuxSchedulerFlag::SchedFlagUtilClampMin => 0x20,
-                LinuxSchedulerFlag::SchedFlagUtilClampMax => 0x40,
-            }
-    });
+    let flags = scheduler.flags.iter().flatten();
     syscalls::sched_setattr(SchedulingAttributes {
-        policy,
-        flags,
-        nice: scheduler.nice().unwrap_or_default(),
-        priority: scheduler.priority().unwrap_or_default().cast_unsigned(),
-        runtime: scheduler.runtime().unwrap_or_default(),
-        deadline: scheduler.deadline().unwrap_or_default(),
-        period: scheduler.period().unwrap_or_default(),
+        policy: scheduler.policy as u32,
+        flags: flags.fold(0, |flags, flag| flags | *flag as u64),
+        nice: scheduler.nice.unwrap_or_default(),
+        priority: scheduler.priority.unwrap_or_default().cast_unsigned(),
+        runtime: scheduler.runtime.unwrap_or_default(),
+        deadline: scheduler.deadline.unwrap_or_default(),
+        period: scheduler.period.unwrap_or_default(),
         ..SchedulingAttributes::default()
     })
     .step(|| "set process.scheduler")
@@ -118,6 +137,23 @@ pub fn set_processors(processors: &CpuSet) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_words_are_those_of_the_specification() {
+        let scheduler: Scheduler = serde_json::from_str(
+            r#"{"policy": "SCHED_RR", "priority": 1, "flags": ["SCHED_FLAG_RESET_ON_FORK", "SCHED_FLAG_DL_OVERRUN",
+                "SCHED_FLAG_RECLAIM", "SCHED_FLAG_KEEP_POLICY", "SCHED_FLAG_KEEP_PARAMS", "SCHED_FLAG_UTIL_CLAMP_MIN",
+                "SCHED_FLAG_UTIL_CLAMP_MAX"]}"#,
+        )
+        .unwrap();
+        assert_eq!(scheduler.policy, SchedulerPolicy::SchedRr);
+        let bits = scheduler
+            .flags
+            .unwrap()
+            .iter()
+            .fold(0, |bits, flag| bits | *flag as u64);
+        assert_eq!(bits, 0x7f);
+    }
 
     #[test]
     fn lists_of_processors_are_read() {

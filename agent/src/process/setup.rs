@@ -176,7 +176,7 @@ impl Setup<'_> {
             setdomainname(name.as_bytes()).step(|| "set domainname")?;
         }
         if let Some(parameters) = linux.sysctl() {
-            sysctl::set(parameters)?;
+            sysctl::set_own(parameters)?;
         }
         let root = Root::build(plan)?;
         // Like other runtimes; what cannot be made is found out by the change to it.

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{Error, Global, Status, io};
 use crate::{
-    sandbox::{Agent, AgentError, GuestSocket, Status as ContainerStatus},
+    sandbox::{Agent, AgentError, GuestSocket, State, Status as ContainerStatus},
     signals,
 };
 
@@ -34,20 +34,26 @@ impl Kill {
             ContainerStatus::Stopped if self.all => return Ok(ExitCode::SUCCESS),
             _ => return Err(Error::NotRunning),
         }
-        let guest = GuestSocket::of(&global.folder(&state.sandbox)?)?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .build()
-            .map_err(io("make an event loop"))?;
-        let sent = runtime.block_on(async {
-            let agent = Agent::connect(&guest).await?;
-            agent.signal(state.id.as_str(), signal, self.all).await
-        });
-        match sent {
-            Ok(()) => Ok(ExitCode::SUCCESS),
-            // It has ended meanwhile, and its guest perhaps with it.
-            Err(AgentError::Lost(_)) => Err(Error::NotRunning),
-            Err(error) => Err(error.into()),
-        }
+        send(global, &state, signal, self.all)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Sends a signal to the first process of a container, or to `all` of them.
+pub fn send(global: &Global, state: &State, signal: u32, all: bool) -> Result<(), Error> {
+    let guest = GuestSocket::of(&global.folder(&state.sandbox)?)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+        .map_err(io("make an event loop"))?;
+    let sent = runtime.block_on(async {
+        let agent = Agent::connect(&guest).await?;
+        agent.signal(state.id.as_str(), signal, all).await
+    });
+    match sent {
+        Ok(()) => Ok(()),
+        // It has ended meanwhile, and its guest perhaps with it.
+        Err(AgentError::Lost(_)) => Err(Error::NotRunning),
+        Err(error) => Err(error.into()),
     }
 }

@@ -27,7 +27,7 @@ use crate::{
     config::ConfigError,
     container::{
         CreationError, ExecError, HandOverError, PidFileError, RemovalError, TerminalError,
-        control::ControlError,
+        control::ControlError, hooks::HookFailure,
     },
     logging::{self, Format},
     oci::{BundleError, FieldError, FurtherProcessError, OCI_VERSION},
@@ -149,6 +149,8 @@ enum Error {
     Control(#[from] ControlError),
     #[error(transparent)]
     Agent(#[from] AgentError),
+    #[error(transparent)]
+    Hook(#[from] HookFailure),
     #[error("--preserve-fds: a virtual machine cannot be given descriptors of its host; only 0 is possible")]
     PreserveFds,
     #[error("cannot allocate tty if bulkhead will detach without setting console socket")]

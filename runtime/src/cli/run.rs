@@ -7,8 +7,10 @@ use clap::Args;
 use super::{Error, Global, Status, creation::CreationOptions, io};
 use crate::{
     container::{
-        CreationError, RunEnd, Standin, clean_up,
+        CreationError, RunEnd, Standin,
         control::{Request, ask},
+        dispose_of,
+        hooks::Point,
     },
     sandbox::{Ended, Exit, Status as ContainerStatus},
 };
@@ -38,11 +40,13 @@ impl Run {
             created => created?,
         };
         if self.detach {
-            if let Err(error) = ask(&standin.folder, &Request::Start {}) {
+            let started = ask(&standin.folder, &Request::Start {})
+                .map_err(Error::from)
+                .and_then(|()| Ok(standin.run_hooks(Point::Poststart)?));
+            if started.is_err() {
                 standin.discard();
-                return Err(error.into());
             }
-            return Ok(ExitCode::SUCCESS);
+            return started.map(|()| ExitCode::SUCCESS);
         }
         self.attend(standin)
     }
@@ -52,7 +56,7 @@ impl Run {
         let state = standin.folder.load();
         let was_stopped = matches!(&state, Ok(Some(state)) if state.status == ContainerStatus::Stopped);
         if !(self.keep && was_stopped) {
-            clean_up(&standin.folder, &standin.place);
+            dispose_of(&standin.folder, &standin.cgroup);
         }
         match ended.map_err(io("wait for the monitor"))? {
             RunEnd::Failed => Ok(ExitCode::FAILURE),

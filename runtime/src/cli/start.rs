@@ -4,11 +4,17 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{Error, Global, Status};
+use super::{Error, Global, Status, kill};
 use crate::{
-    container::control::{Request, ask},
+    container::{
+        control::{Request, ask},
+        hooks::{self, Point},
+    },
     sandbox::Status as ContainerStatus,
 };
+
+/// The signal that nothing survives.
+const KILL: u32 = libc::SIGKILL.unsigned_abs();
 
 /// Start the program of a created container
 #[derive(Debug, Args)]
@@ -26,6 +32,12 @@ impl Start {
             ContainerStatus::Running => return Err(Error::Running),
             ContainerStatus::Stopped => return Err(Error::Stopped),
             status => return Err(Error::NotCreated(status)),
+        }
+        if let Err(failure) = hooks::run(Point::Poststart, &hooks::of(&folder), &state) {
+            if let Err(error) = kill::send(global, &state, KILL, true) {
+                tracing::warn!(%error, "container not stopped");
+            }
+            return Err(failure.into());
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -10,16 +10,19 @@ use std::{
     path::PathBuf,
 };
 
+use bulkhead_agent_protocol::hook::Hooks;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::{
-    Attachment, Console, Keyboard, Monitor, Notice, Notices, Place, PlaceError, Received, ShareError,
-    Terminal, clean_up, shared_namespaces,
+    Attachment, Console, Keyboard, Monitor, Notice, Notices, Received, Terminal, clean_up, dispose_of,
+    hooks::{self, HookFailure, Point},
 };
 use crate::{
     config::Config,
     oci::Bundle,
-    sandbox::{Child, Ended, Fork, Id, StateError, StateFolder, fork},
+    sandbox::{
+        Cgroup, CgroupError, Child, Ended, Fork, Id, StateError, StateFolder, cgroup_mount_point, fork,
+    },
     signals,
 };
 
@@ -55,12 +58,9 @@ pub enum CreationError {
     /// The id is taken, or the state folder cannot be made.
     #[error(transparent)]
     State(#[from] StateError),
-    /// The sandbox cannot be joined, or the cgroup not be made.
+    /// The cgroup cannot be made.
     #[error(transparent)]
-    Place(#[from] PlaceError),
-    /// A namespace that is none of the sandbox.
-    #[error(transparent)]
-    Share(#[from] ShareError),
+    Cgroup(#[from] CgroupError),
     /// The operating system said no.
     #[error("{action}: {source}")]
     Io {
@@ -80,6 +80,9 @@ pub enum CreationError {
     /// A signal came before the container was created.
     #[error("interrupted by signal {0}")]
     Interrupted(i32),
+    /// A hook failed.
+    #[error(transparent)]
+    Hook(#[from] HookFailure),
     /// The monitor ended without a word.
     #[error("the container's monitor {}", match .0 {
         Ended::Exited(status) => format!("ended early, with exit status {status}"),
@@ -106,8 +109,10 @@ impl CreationError {
 pub struct Standin {
     /// Its state folder.
     pub folder: StateFolder,
-    /// Where its container's microVM is.
-    pub place: Place,
+    /// The cgroup that it lives in.
+    pub cgroup: Cgroup,
+    /// What else is run, and when.
+    pub hooks: Hooks,
     /// Its process.
     pub monitor: Child,
     /// What it says.
@@ -127,8 +132,8 @@ impl Creation {
     /// # Errors
     /// See [`CreationError`].
     pub fn carry_out(self, presence: Presence) -> Result<Standin, CreationError> {
-        let place = Place::of(&self.bundle.spec, &self.id, &self.root)?;
-        let shares = shared_namespaces(&self.bundle.spec, place.owner())?;
+        let mount = cgroup_mount_point()?;
+        let cgroup = Cgroup::place(&mount, &self.id, &self.bundle.spec.linux.cgroups_path);
         // From here on there is something to remove, which a signal is not to keep from happening.
         let signals = signals::take().map_err(CreationError::io("take signals"))?;
         let folder = StateFolder::create(&self.root, &self.id)?;
@@ -136,17 +141,17 @@ impl Creation {
         let forked = folder
             .save_config(&self.bundle.document)
             .map_err(CreationError::from)
-            .and_then(|()| Ok(place.open_cgroup()?))
-            .and_then(|cgroup| self.start(presence, signals, &folder, &place, shares, cgroup));
+            .and_then(|()| Ok(cgroup.create()?))
+            .and_then(|handle| self.start(presence, signals, &folder, &cgroup, handle));
         let mut standin = match forked {
             Ok(standin) => standin,
             // A cgroup that was there before is not ours to remove.
-            Err(error @ CreationError::Place(_)) => {
+            Err(error @ CreationError::Cgroup(_)) => {
                 folder.remove()?;
                 return Err(error);
             }
             Err(error) => {
-                clean_up(&folder, &place);
+                clean_up(&folder, &cgroup);
                 return Err(error);
             }
         };
@@ -164,9 +169,8 @@ impl Creation {
         presence: Presence,
         signals: OwnedFd,
         folder: &StateFolder,
-        place: &Place,
-        shares: Vec<(usize, Id)>,
-        cgroup: OwnedFd,
+        cgroup: &Cgroup,
+        cgroup_handle: OwnedFd,
     ) -> Result<Standin, CreationError> {
         let (caller, monitor_caller) = UnixStream::pair().map_err(CreationError::io("make a socket pair"))?;
         let (attachment, terminal, keyboard) = match presence {
@@ -181,10 +185,11 @@ impl Creation {
                 (attached, terminal, keyboard)
             }
         };
-        match fork(cgroup.as_fd()).map_err(CreationError::io("start the monitor"))? {
+        match fork(cgroup_handle.as_fd()).map_err(CreationError::io("start the monitor"))? {
             Fork::Parent(monitor) => Ok(Standin {
                 folder: folder.clone(),
-                place: place.clone(),
+                cgroup: cgroup.clone(),
+                hooks: self.bundle.spec.hooks,
                 monitor,
                 notices: Notices::new(caller),
                 signals,
@@ -198,9 +203,8 @@ impl Creation {
                     config: self.config,
                     bundle: self.bundle,
                     folder: folder.clone(),
-                    place: place.clone(),
-                    shares,
-                    cgroup,
+                    cgroup: cgroup.clone(),
+                    cgroup_handle,
                     caller: monitor_caller,
                     attachment,
                 }
@@ -228,7 +232,12 @@ impl Standin {
             let is_notice = polled.first().is_some_and(|polled| !polled.revents().is_empty());
             if is_notice {
                 match self.notices.next().map_err(failed)? {
-                    Received::Nothing => {}
+                    Received::Nothing | Received::Notice(Notice::Running) => {}
+                    Received::Notice(Notice::Prepared) => {
+                        self.run_hooks(Point::Prestart)?;
+                        self.run_hooks(Point::CreateRuntime)?;
+                        self.notices.go().map_err(failed)?;
+                    }
                     Received::Notice(Notice::Created) => return Ok(()),
                     Received::Notice(Notice::Interrupted { signal }) => {
                         return Err(CreationError::Interrupted(signal));
@@ -245,6 +254,17 @@ impl Standin {
                 self.pass_signal_on()
                     .map_err(CreationError::io("pass a signal on"))?;
             }
+        }
+    }
+
+    /// Runs the hooks of a point.
+    ///
+    /// # Errors
+    /// The first that fails, or the container's record cannot be read.
+    pub fn run_hooks(&self, point: Point) -> Result<(), CreationError> {
+        match self.folder.load()? {
+            Some(record) => Ok(hooks::run(point, &self.hooks, &record)?),
+            None => Ok(()),
         }
     }
 
@@ -265,6 +285,6 @@ impl Standin {
         // It may have ended, and been waited for: that is what is wanted.
         let _ = self.monitor.signal(libc::SIGKILL);
         let _ = self.monitor.wait();
-        clean_up(&self.folder, &self.place);
+        dispose_of(&self.folder, &self.cgroup);
     }
 }

@@ -4,7 +4,7 @@ use std::io;
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-use super::{Notice, Received, Standin, terminal::Wanted};
+use super::{Notice, Received, Standin, hooks::Point, terminal::Wanted};
 use crate::{logging, sandbox::Ended};
 
 /// How a container's run ended for the process that stayed.
@@ -76,6 +76,12 @@ impl Standin {
                 match self.notices.next()? {
                     Received::Notice(Notice::Failed { message, console }) => {
                         failures.push((message, console))
+                    }
+                    Received::Notice(Notice::Running) => {
+                        if let Err(failure) = self.run_hooks(Point::Poststart) {
+                            failures.push((failure.to_string(), Vec::new()));
+                            self.monitor.signal(libc::SIGKILL)?;
+                        }
                     }
                     Received::Notice(_) | Received::Nothing => {}
                     Received::End => listens = false,

@@ -2,14 +2,13 @@
 //! the container is built, poststart after its program has been executed, poststop after its deletion. The agent runs
 //! the others.
 
-use std::{collections::BTreeMap, path::Path};
-
 use bulkhead_agent_protocol::hook::{Hook, HookError, Hooks};
-use serde::Serialize;
+use serde_json::json;
 
+use super::describe;
 use crate::{
-    oci::OCI_VERSION,
-    sandbox::{Id, State, Status},
+    oci::Spec,
+    sandbox::{State, StateFolder, Status},
 };
 
 /// When hooks are run.
@@ -34,31 +33,16 @@ pub struct HookFailure {
     source: HookError,
 }
 
-/// The state that hooks are told, as the runtime specification words it.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct HookState<'a> {
-    oci_version: &'static str,
-    id: &'a Id,
-    status: Status,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pid: Option<i32>,
-    bundle: &'a Path,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    annotations: &'a BTreeMap<String, String>,
-}
-
-/// A container's state for hooks, with that status.
+/// A container's state as hooks are told it, with that status.
 pub fn state(record: &State, status: Status) -> Vec<u8> {
-    let state = HookState {
-        oci_version: OCI_VERSION,
-        id: &record.id,
-        status,
-        pid: (status != Status::Stopped).then_some(record.monitor.pid),
-        bundle: &record.bundle,
-        annotations: &record.annotations,
-    };
-    serde_json::to_vec(&state).expect("a state has text for keys, and a bundle's path is text")
+    let mut state = describe(record);
+    state["status"] = json!(status);
+    if status == Status::Stopped {
+        state["pid"] = json!(0);
+    } else {
+        state["pid"] = json!(record.monitor.pid);
+    }
+    state.to_string().into_bytes()
 }
 
 impl Point {
@@ -78,6 +62,20 @@ impl Point {
             Self::Poststop => Status::Stopped,
         }
     }
+}
+
+/// Whether there are hooks to be run before the container is built.
+pub fn any_before_creation(hooks: &Hooks) -> bool {
+    !(hooks.prestart.is_empty() && hooks.create_runtime.is_empty())
+}
+
+/// The hooks of the container whose folder it is, as they were when it was created; none if that cannot be known.
+pub fn of(folder: &StateFolder) -> Hooks {
+    let spec = folder
+        .load_config()
+        .ok()
+        .and_then(|document| Spec::view(&document).ok());
+    spec.unwrap_or_default().hooks
 }
 
 /// Runs the hooks of a point in their order. Returns when they have ended.
@@ -117,12 +115,15 @@ pub fn run_poststop(hooks: &Hooks, record: &State) {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, path::Path};
 
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::sandbox::{NewState, ProcessIdentity};
+    use crate::{
+        oci::OCI_VERSION,
+        sandbox::{Id, NewState, ProcessIdentity},
+    };
 
     fn record() -> State {
         State::creating(NewState {
@@ -163,23 +164,26 @@ mod tests {
             .lines()
             .map(|line| serde_json::from_str(line).expect("JSON"))
             .collect();
-        let expected = |status: &str| {
-            json!({
-                "ociVersion": OCI_VERSION, "id": "web", "status": status, "pid": std::process::id(), "bundle": "/b",
-                "annotations": {"k": "v"},
-            })
-        };
-        let mut stopped = expected("stopped");
-        stopped.as_object_mut().expect("an object").remove("pid");
+        let told: Vec<_> = states
+            .iter()
+            .map(|state| (&state["status"], &state["pid"]))
+            .collect();
+        let pid = json!(std::process::id());
+        let [creating, running, stopped] = ["creating", "running", "stopped"].map(Value::from);
         assert_eq!(
-            states,
+            told,
             [
-                expected("creating"),
-                expected("creating"),
-                expected("running"),
-                stopped
+                (&creating, &pid),
+                (&creating, &pid),
+                (&running, &pid),
+                (&stopped, &json!(0))
             ]
         );
+        for state in &states {
+            assert_eq!(state["ociVersion"], OCI_VERSION);
+            assert_eq!((&state["id"], &state["bundle"]), (&json!("web"), &json!("/b")));
+            assert_eq!(state["annotations"], json!({"k": "v"}));
+        }
     }
 
     #[test]

@@ -13,8 +13,13 @@ use super::Failure;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "notice", rename_all = "snake_case")]
 pub enum Notice {
+    /// The stand-in, its namespaces and its record are there: the hooks that come before the container can be run. It goes
+    /// on when it is told to.
+    Prepared,
     /// The container waits at its start gate.
     Created,
+    /// The program has been executed, as the caller has asked for.
+    Running,
     /// A signal came before that; nothing goes on.
     Interrupted {
         /// Its number.
@@ -103,7 +108,7 @@ impl Notices {
         Ok(Received::Notice(serde_json::from_slice(&line)?))
     }
 
-    /// Asks for the start of the program.
+    /// Lets the monitor go on: after [`Notice::Prepared`], and to the start of the program.
     ///
     /// # Errors
     /// The socket's: the monitor has gone.

@@ -9,7 +9,10 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    BindSource, FieldError, Spec, refuse_unsupported,
+    BindSource, FieldError, Spec,
+    devices::check_devices,
+    process::check_words,
+    refuse_unsupported,
     spec::drop_nulls,
     validate::{resolve, validate},
 };
@@ -124,6 +127,8 @@ impl Bundle {
         let spec = Spec::view(&document)?;
         let (root, binds) = validate(&spec, &folder)?;
         refuse_unsupported(&document)?;
+        check_words(&document["process"])?;
+        check_devices(&document)?;
         let rootfs = resolve(&folder, &root.path);
         Ok(Self {
             folder,

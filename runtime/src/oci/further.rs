@@ -11,7 +11,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{
-    FieldError, Process, bundle::parse, refuse_unsupported_process, spec::located, validate::check_process,
+    FieldError, Process, bundle::parse, process::check_further_process, spec::located,
+    validate::check_process,
 };
 
 /// The longest process file in bytes, as the process travels to the guest in one message.
@@ -149,7 +150,7 @@ impl FurtherProcess {
         let process =
             serde_path_to_error::deserialize(&document).map_err(|error| located("process", &error))?;
         check_process(&process)?;
-        refuse_unsupported_process(&document)?;
+        check_further_process(&document)?;
         Ok(Self { document, process })
     }
 }

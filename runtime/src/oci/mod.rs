@@ -4,8 +4,11 @@
 //! agent unharmed. [`Spec`] is a typed view of the few fields that the host's side acts upon.
 
 mod bundle;
+mod devices;
 mod further;
 mod guest;
+mod id_mapping;
+mod process;
 mod refuse;
 mod spec;
 mod validate;
@@ -14,8 +17,9 @@ mod vm;
 pub use bundle::{Bundle, BundleError, parse as parse_document};
 pub use further::{Changes, FurtherProcess, FurtherProcessError, UserChange};
 pub use guest::{GuestPaths, for_guest};
-pub use refuse::{is_refused, refusals, refuse_unsupported, refuse_unsupported_process};
-pub use spec::{ConsoleSize, Mount, Namespace, Process, Root, Spec};
+pub use id_mapping::{IdMappings, IdRange};
+pub use refuse::{is_refused, refusals, refuse_unsupported};
+pub use spec::{ConsoleSize, Linux, Mount, Namespace, Process, Root, Spec};
 pub use validate::{BindSource, validate};
 pub use vm::Vm;
 
@@ -47,5 +51,7 @@ impl FieldError {
     }
 }
 
+#[cfg(test)]
+mod compliance;
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use rustix::termios::Winsize;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{FieldError, Vm};
+use super::{FieldError, IdRange, Vm};
 
 /// A view of `config.json`: what the host's side acts upon, and what is cheap to find wrong before a microVM is started.
 /// Everything else in the document is the agent's business.
@@ -55,12 +55,19 @@ pub struct Mount {
     pub source: String,
     /// As `mount(8)` takes them.
     pub options: Vec<String>,
+    /// Whom the owners of its files are shown as.
+    #[serde(rename = "uidMappings")]
+    pub uid_mappings: Vec<IdRange>,
+    /// The same for groups.
+    #[serde(rename = "gidMappings")]
+    pub gid_mappings: Vec<IdRange>,
 }
 
 impl Mount {
-    /// Whether a file or folder of the host is to appear in the container.
+    /// Whether a file or folder of the host is to appear in the container; not, whether one that has appeared is to change.
     pub fn is_bind(&self) -> bool {
-        self.kind == "bind" || self.has_option("bind") || self.has_option("rbind")
+        let binds = self.kind == "bind" || self.has_option("bind") || self.has_option("rbind");
+        binds && !self.has_option("remount")
     }
 
     /// Whether the mounts below the source come with it.
@@ -68,25 +75,24 @@ impl Mount {
         self.has_option("rbind")
     }
 
-    /// Whether the container may only read it; what is mounted below may be writable. The last of `ro` and `rw` wins, as in
-    /// `mount(8)`.
-    pub fn is_read_only(&self) -> bool {
-        self.last_of("ro", "rw")
-    }
-
-    /// Whether the container may only read it and all that is mounted below. The last of `rro` and `rrw` wins.
-    pub fn is_read_only_below(&self) -> bool {
-        self.last_of("rro", "rrw")
-    }
-
-    /// Whether `on` is among the options, and `off` not behind it.
-    fn last_of(&self, on: &str, off: &str) -> bool {
+    /// Whether neither may be written what is mounted below it.
+    pub fn is_recursively_read_only(&self) -> bool {
         let last = self
             .options
             .iter()
             .rev()
-            .find(|option| *option == on || *option == off);
-        last.is_some_and(|option| option == on)
+            .find(|o| matches!(o.as_str(), "rro" | "rrw"));
+        last.is_some_and(|o| o == "rro")
+    }
+
+    /// Whether the container may only read it. The last of `ro` and `rw` wins, as in `mount(8)`.
+    pub fn is_read_only(&self) -> bool {
+        let last = self
+            .options
+            .iter()
+            .rev()
+            .find(|o| matches!(o.as_str(), "ro" | "rw" | "rro" | "rrw"));
+        last.is_some_and(|o| o == "ro" || o == "rro")
     }
 
     fn has_option(&self, name: &str) -> bool {
@@ -156,6 +162,10 @@ impl ConsoleSize {
 pub struct Linux {
     /// Where in the host's cgroup tree the sandbox is to live: absolute is from the root of the tree.
     pub cgroups_path: String,
+    /// Who the users of the container's user namespace are.
+    pub uid_mappings: Vec<IdRange>,
+    /// Who its groups are.
+    pub gid_mappings: Vec<IdRange>,
     /// The container's limits.
     pub resources: Resources,
     /// What it does not share with others.
@@ -185,22 +195,6 @@ pub struct Namespace {
 impl Namespace {
     /// The type of network namespaces.
     pub const NETWORK: &str = "network";
-
-    /// Whether it is to be that of another container; the network is the sandbox's.
-    pub fn is_of_another(&self) -> bool {
-        !self.path.is_empty() && self.kind != Self::NETWORK
-    }
-
-    /// The process by which it is named, if it is named as that process's in `/proc`.
-    pub fn process(&self) -> Option<i32> {
-        let (pid, file) = self.path.strip_prefix("/proc/")?.split_once("/ns/")?;
-        // The specification calls two of them otherwise than the kernel does.
-        let kind = match file {
-            "mnt" => "mount",
-            file => file,
-        };
-        (kind == self.kind).then(|| pid.parse().ok()).flatten()
-    }
 }
 
 /// The limits by which a virtual machine is sized.

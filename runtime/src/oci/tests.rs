@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{bundle::parse, spec::drop_nulls, *};
+use super::{bundle::parse, refuse::refuse_unsupported_process, spec::drop_nulls, *};
 
 /// A bundle folder with a root file system and the smallest good document, changed by `change`.
 fn bundle(change: impl FnOnce(&mut Value)) -> TempDir {
@@ -229,7 +229,7 @@ fn bind_mounts_are_checked_and_told_from_others() {
         document["mounts"] = json!([
             {"destination": "/proc", "type": "proc", "source": "proc"},
             {"destination": "/a", "type": "bind", "source": "rootfs", "options": ["ro"]},
-            {"destination": "/b", "source": "config.json", "options": ["rbind", "ro", "rw", "rro"]},
+            {"destination": "/b", "source": "config.json", "options": ["rbind", "ro", "rw"]},
         ]);
     });
     let loaded = Bundle::load(folder.path()).expect("good");
@@ -243,7 +243,8 @@ fn bind_mounts_are_checked_and_told_from_others() {
                 is_folder: true,
                 recursive: false,
                 read_only: true,
-                read_only_below: false,
+                recursively_read_only: false,
+                mappings: None,
             },
             BindSource {
                 index: 2,
@@ -251,7 +252,8 @@ fn bind_mounts_are_checked_and_told_from_others() {
                 is_folder: false,
                 recursive: true,
                 read_only: false,
-                read_only_below: true,
+                recursively_read_only: false,
+                mappings: None,
             },
         ]
     );

@@ -6,9 +6,9 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use bulkhead_agent_protocol::hook::Hooks;
+use bulkhead_agent_protocol::{hook::Hooks, spec::NAMESPACES};
 
-use super::{FieldError, Mount, Namespace, Process, Root, Spec};
+use super::{FieldError, IdMappings, Mount, Namespace, Process, Root, Spec};
 
 /// The host's side of a bind mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,10 +21,12 @@ pub struct BindSource {
     pub is_folder: bool,
     /// Whether the mounts below it come with it.
     pub recursive: bool,
-    /// Whether the guest may only read it; what is mounted below may be writable.
+    /// Whether the guest may only read it.
     pub read_only: bool,
-    /// Whether the guest may only read it and what is mounted below.
-    pub read_only_below: bool,
+    /// Whether the same holds for the mounts below it.
+    pub recursively_read_only: bool,
+    /// Whom the owners of its files are shown as, if not themselves.
+    pub mappings: Option<IdMappings>,
 }
 
 /// The devices with no hardware behind them, which are the same in the guest: null, zero, full, random, urandom, and the
@@ -62,6 +64,7 @@ pub fn validate<'a>(spec: &'a Spec, bundle: &Path) -> Result<(&'a Root, Vec<Bind
         return Err(FieldError::new("linux.cgroupsPath", problem));
     }
     check_hooks(&spec.hooks)?;
+    check_namespace_types(&spec.linux.namespaces)?;
     for (index, namespace) in spec.linux.namespaces.iter().enumerate() {
         check_namespace(namespace)
             .map_err(|problem| FieldError::new(format!("linux.namespaces[{index}].path"), problem))?;
@@ -75,8 +78,12 @@ pub fn validate<'a>(spec: &'a Spec, bundle: &Path) -> Result<(&'a Root, Vec<Bind
             let problem = format!("{:?} is not an absolute path in the container", mount.destination);
             return Err(FieldError::new(format!("mounts[{index}].destination"), problem));
         }
+        let mappings = IdMappings::of(mount, index, &spec.linux)?;
         if mount.is_bind() {
-            binds.push(bind_source(mount, index, bundle)?);
+            binds.push(BindSource {
+                mappings,
+                ..bind_source(mount, index, bundle)?
+            });
         }
     }
     Ok((root, binds))
@@ -123,6 +130,17 @@ pub fn check_process(process: &Process) -> Result<(), FieldError> {
 }
 
 fn check_hooks(hooks: &Hooks) -> Result<(), FieldError> {
+    for (index, hook) in hooks.create_container.iter().enumerate() {
+        let field = format!("hooks.createContainer[{index}].path");
+        let path = Path::new(&hook.path);
+        let metadata = fs::metadata(path).map_err(|error| unusable(&field, path, &error))?;
+        if !metadata.is_file() {
+            return Err(FieldError::new(
+                field,
+                format!("{} is not a file", path.display()),
+            ));
+        }
+    }
     for (name, list) in hooks.lists() {
         for (index, hook) in list.iter().enumerate() {
             hook.check().map_err(|(field, problem)| {
@@ -133,12 +151,35 @@ fn check_hooks(hooks: &Hooks) -> Result<(), FieldError> {
     Ok(())
 }
 
-/// A network of the host can be joined, but not the host's own.
+fn check_namespace_types(namespaces: &[Namespace]) -> Result<(), FieldError> {
+    for (index, Namespace { kind, .. }) in namespaces.iter().enumerate() {
+        let wrong = |problem: String| {
+            Err(FieldError::new(
+                format!("linux.namespaces[{index}].type"),
+                problem,
+            ))
+        };
+        if !NAMESPACES.contains(&kind.as_str()) {
+            return wrong(format!("{kind:?} is no type of namespace"));
+        }
+        if namespaces.iter().take(index).any(|earlier| earlier.kind == *kind) {
+            return wrong(format!("a second {kind} namespace"));
+        }
+    }
+    Ok(())
+}
+
+/// Only a network can be joined, and not the host's own.
 fn check_namespace(namespace: &Namespace) -> Result<(), String> {
     let path = &namespace.path;
-    // Those of other containers are looked for when it is known which there are.
-    if path.is_empty() || namespace.is_of_another() {
+    if path.is_empty() {
         return Ok(());
+    }
+    if namespace.kind != Namespace::NETWORK {
+        return Err(format!(
+            "a virtual machine cannot join the {} namespace {path} of the host; remove it from config.json",
+            namespace.kind
+        ));
     }
     let identity = |path: &str| fs::metadata(path).map(|file| (file.dev(), file.ino()));
     let joined = identity(path).map_err(|error| format!("{path}: {error}"))?;
@@ -191,7 +232,8 @@ fn bind_source(mount: &Mount, index: usize, bundle: &Path) -> Result<BindSource,
         is_folder: metadata.is_dir(),
         recursive: mount.is_recursive(),
         read_only: mount.is_read_only(),
-        read_only_below: mount.is_read_only_below(),
+        recursively_read_only: mount.is_recursively_read_only(),
+        mappings: None,
         path,
     })
 }

@@ -71,11 +71,18 @@ impl Agent {
         Ok(())
     }
 
-    /// Builds a container up to its start gate. `spec` is the document of [`crate::oci::for_guest`].
+    /// Builds a container up to its start gate. `spec` is the document of [`crate::oci::for_guest`], `state` what hooks in
+    /// the guest are told.
     ///
     /// # Errors
     /// The step that failed, in the agent's words.
-    pub async fn create(&self, id: &str, spec: Vec<u8>, stdio: Stdio) -> Result<(), AgentError> {
+    pub async fn create(
+        &self,
+        id: &str,
+        spec: Vec<u8>,
+        state: Vec<u8>,
+        stdio: Stdio,
+    ) -> Result<(), AgentError> {
         let shared = Storage {
             source: SHARED_TAG.to_owned(),
             fstype: "virtiofs".to_owned(),
@@ -85,6 +92,7 @@ impl Agent {
         let request = CreateContainerRequest {
             container_id: id.to_owned(),
             spec,
+            state,
             storages: vec![shared],
             stdio: MessageField::some(stdio),
             ..CreateContainerRequest::default()

@@ -12,10 +12,9 @@ use super::{
 /// How long the VMM may take to answer a question about a guest that is in trouble.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// A running microVM whose agent answers. When its owner drops it, the microVM is killed.
+/// A running microVM whose agent answers. When it is dropped, the microVM is killed.
 pub struct Sandbox {
-    /// None if it is another monitor's.
-    vmm: Option<Vmm>,
+    vmm: Vmm,
     /// Whether the guest has to write back before its end.
     is_written: bool,
     agent: Agent,
@@ -57,11 +56,6 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// Whether the microVM is not there any more, or cannot be talked to.
-    pub fn is_end(&self) -> bool {
-        matches!(self, Self::Ended(_) | Self::Agent(AgentError::Lost(_)))
-    }
-
     /// The last lines of the guest's console, as far as they tell something about the error.
     pub fn console(&self) -> &[String] {
         match self {
@@ -122,7 +116,7 @@ impl Sandbox {
         match connection {
             Ok(connection) => Ok(Self {
                 agent: Agent::new(connection),
-                vmm: Some(starting.vmm),
+                vmm: starting.vmm,
                 is_written: starting.is_written,
                 guest: starting.guest,
             }),
@@ -132,30 +126,14 @@ impl Sandbox {
         }
     }
 
-    /// The sandbox whose owner's state folder it is, as seen from the monitor of another container. Called inside a tokio
-    /// runtime.
-    ///
-    /// # Errors
-    /// It has ended.
-    pub async fn join(owner: &StateFolder) -> Result<Self, StartError> {
-        let guest = GuestSocket::of(owner)?;
-        Ok(Self {
-            vmm: None,
-            is_written: false,
-            agent: Agent::connect(&guest).await?,
-            guest: Rc::new(guest),
-        })
-    }
-
     /// The agent.
     pub fn agent(&self) -> &Agent {
         &self.agent
     }
 
-    /// The guest's ties to the network namespace of the calling thread: none yet. They are its owner's to make.
-    pub fn network(&self) -> Option<Network> {
-        let vmm = self.vmm.as_ref()?;
-        Some(Network::new(vmm.control(), self.agent.clone()))
+    /// The guest's ties to the network namespace of the calling thread: none yet.
+    pub fn network(&self) -> Network {
+        Network::new(self.vmm.control(), self.agent.clone())
     }
 
     /// The way to the guest's ports.
@@ -163,25 +141,23 @@ impl Sandbox {
         Rc::clone(&self.guest)
     }
 
-    /// Ends it, when its owner's container has ended. A guest that has nothing to write back is killed at once.
+    /// Lets go of it when its own container, of that id, has ended. A guest that has nothing to write back is killed at
+    /// once.
     ///
     /// # Errors
     /// The guest could not write back.
-    pub async fn end(mut self) -> Result<(), StartError> {
+    pub async fn end(mut self, id: &str) -> Result<(), StartError> {
         if self.is_written {
             let agent = self.agent.clone();
-            self.attempt(async move { agent.shut_down().await }).await?;
-            self.vmm_ended().await;
+            let id = id.to_owned();
+            let shut_down = async move {
+                agent.delete(&id).await?;
+                agent.shut_down().await
+            };
+            self.attempt(shut_down).await?;
+            self.vmm.ended().await;
         }
         Ok(())
-    }
-
-    /// Waits for the VMM's end; for ever if it is another monitor's.
-    async fn vmm_ended(&mut self) -> VmmEnd {
-        match &mut self.vmm {
-            Some(vmm) => vmm.ended().await,
-            None => std::future::pending().await,
-        }
     }
 
     /// Does something that needs the microVM, and gives up when that ends.
@@ -198,13 +174,13 @@ impl Sandbox {
                 Ok(value) => return Ok(value),
                 Err(error) => error.into(),
             },
-            end = self.vmm_ended() => return Err(end.into()),
+            end = self.vmm.ended() => return Err(end.into()),
         };
-        if self.vmm.is_none() || !matches!(error, StartError::Agent(AgentError::Lost(_))) {
+        if !matches!(error, StartError::Agent(AgentError::Lost(_))) {
             return Err(error);
         }
         // A connection breaks a moment before the VMM's end can be seen, and the end is the reason.
-        match tokio::time::timeout(LAST_WORDS, self.vmm_ended()).await {
+        match tokio::time::timeout(LAST_WORDS, self.vmm.ended()).await {
             Ok(end) => Err(end.into()),
             Err(_) => Err(error),
         }

@@ -6,15 +6,16 @@ use rustix::termios::Winsize;
 use tokio::sync::mpsc;
 
 use super::{
-    Monitor,
+    Caller, Monitor,
     requests::{self, Asked},
+    voice::Voice,
 };
 use crate::{
-    container::{Failure, Place, Stage, Streams, UNKNOWN_SIZE, failure::In},
+    container::{Failure, Notice, Stage, Streams, UNKNOWN_SIZE, failure::In, hooks},
     oci::{GuestPaths, for_guest},
     sandbox::{
-        AppArmorError, AppArmorProfile, Machine, NewState, Owner, ProcessIdentity, Sandbox, SharedFiles,
-        SharedFolder, StartError, Starting, State, StateFolder, Status,
+        AppArmorError, AppArmorProfile, Machine, NewState, ProcessIdentity, Sandbox, SharedFolder,
+        StartError, Starting, State, StateFolder, Status,
     },
 };
 
@@ -31,22 +32,33 @@ pub struct Created {
 }
 
 impl Monitor {
-    /// Makes the sandbox and the container.
-    pub(super) async fn create(&self) -> Result<Created, Failure> {
+    /// Makes the sandbox and the container. None when the caller has gone while it had hooks to run.
+    pub(super) async fn create(
+        &self,
+        voice: &mut Voice,
+        caller: &Caller,
+    ) -> Result<Option<Created>, Failure> {
         let id = self.folder.id().as_str();
         let paths = GuestPaths::new(id);
         let mut state = self.first_state().in_stage(Stage::Prepare)?;
         self.folder.save(&state).in_stage(Stage::Prepare)?;
+        if hooks::any_before_creation(&self.bundle.spec.hooks) {
+            voice.say(&Notice::Prepared).await;
+            if !caller.says_go().await {
+                return Ok(None);
+            }
+        }
         let listener = self
             .folder
             .listen(StateFolder::MONITOR)
             .in_stage(Stage::Prepare)?;
 
         let profile = self.profile().in_stage(Stage::Prepare)?;
-        let mut sandbox = match self.place.owner() {
-            None => self.boot().await?,
-            Some(owner) => self.join(owner).await?,
-        };
+        let shared = SharedFolder::create(&self.folder).in_stage(Stage::PrepareStorage)?;
+        shared
+            .add_container(paths, &self.bundle)
+            .in_stage(Stage::PrepareStorage)?;
+        let mut sandbox = self.boot(&shared).await?;
 
         let (agent, guest) = (sandbox.agent().clone(), sandbox.guest());
         let connect = async move {
@@ -55,46 +67,41 @@ impl Monitor {
                 .map_err(StartError::Stream)
         };
         let streams = sandbox.attempt(connect).await.in_stage(Stage::CreateContainer)?;
+        let spec = for_guest(self.bundle.document.clone(), &self.bundle.binds, paths)
+            .to_string()
+            .into_bytes();
         if let Some(profile) = profile {
             sandbox
                 .attempt(agent.load_profile(profile))
                 .await
                 .in_stage(Stage::CreateContainer)?;
         }
-        let spec = for_guest(
-            self.bundle.document.clone(),
-            &self.bundle.binds,
-            &self.shares,
-            paths,
-        )
-        .to_string()
-        .into_bytes();
         sandbox
-            .attempt(agent.create(id, spec, streams.description()))
+            .attempt(agent.create(
+                id,
+                spec,
+                hooks::state(&state, Status::Creating),
+                streams.description(),
+            ))
             .await
             .in_stage(Stage::CreateContainer)?;
 
         let requests = requests::take(listener).in_stage(Stage::CreateContainer)?;
         state.status = Status::Created;
         self.folder.save(&state).in_stage(Stage::CreateContainer)?;
-        Ok(Created {
+        Ok(Some(Created {
             sandbox,
             streams,
             state,
             requests,
-        })
+        }))
     }
 
-    /// Starts the container's own microVM with its files in the shared folder.
-    async fn boot(&self) -> Result<Sandbox, Failure> {
-        let shared = SharedFolder::create(&self.folder).in_stage(Stage::PrepareStorage)?;
-        SharedFiles::copy(self.folder.id(), &self.bundle)
-            .and_then(|files| files.place(shared.path()))
-            .in_stage(Stage::PrepareStorage)?;
+    async fn boot(&self, shared: &SharedFolder) -> Result<Sandbox, Failure> {
         let machine = Machine::open(&self.config, &self.bundle.spec).in_stage(Stage::StartVmm)?;
         tracing::debug!(size = ?machine.size, "start VMM");
-        let starting = Starting::launch(machine, &self.folder, &shared, self.cgroup.as_fd())
-            .in_stage(Stage::StartVmm)?;
+        let cgroup = self.cgroup_handle.as_fd();
+        let starting = Starting::launch(machine, &self.folder, shared, cgroup).in_stage(Stage::StartVmm)?;
         let sandbox = Sandbox::boot(starting, self.config.boot_timeout_seconds)
             .await
             .in_stage(Stage::BootGuest)?;
@@ -109,31 +116,15 @@ impl Monitor {
         AppArmorProfile::find(&self.config, name)
     }
 
-    /// Puts the container's files into the shared folder of another one's microVM.
-    async fn join(&self, owner: &Owner) -> Result<Sandbox, Failure> {
-        let files = SharedFiles::copy(self.folder.id(), &self.bundle).in_stage(Stage::PrepareStorage)?;
-        owner
-            .in_shared_folder(|shared| files.place(shared))
-            .in_stage(Stage::PrepareStorage)?;
-        Sandbox::join(&owner.folder)
-            .await
-            .in_stage(Stage::CreateContainer)
-    }
-
     fn first_state(&self) -> io::Result<State> {
         let network = self.bundle.spec.linux.network();
-        let owner = self.place.owner();
-        let cgroup = match &self.place {
-            Place::Own(cgroup) => cgroup.path().to_owned(),
-            Place::Joined(owner) => owner.state.cgroup.clone(),
-        };
         Ok(State::creating(NewState {
             id: self.folder.id().clone(),
-            sandbox: owner.map_or(self.folder.id(), |owner| &owner.state.id).clone(),
+            sandbox: self.folder.id().clone(),
             monitor: ProcessIdentity::current()?,
             bundle: self.bundle.folder.clone(),
             rootfs: self.bundle.rootfs.clone(),
-            cgroup,
+            cgroup: self.cgroup.path().to_owned(),
             network: network
                 .map(|namespace| namespace.path.as_str())
                 .filter(|path| !path.is_empty())

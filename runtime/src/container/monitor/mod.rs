@@ -29,13 +29,13 @@ use tokio::{
     sync::Notify,
 };
 
-use super::{Console, Failure, Notice, Place, Stage, Terminal, clean_up, failure::In};
+use super::{Console, Failure, Notice, Stage, Terminal, clean_up, failure::In};
 use crate::{
     config::Config,
     logging,
     oci::Bundle,
     readiness::watch,
-    sandbox::{Exit, Id, SharedFolder, StateFolder},
+    sandbox::{Cgroup, Exit, SharedFolder, StateFolder},
     signals,
 };
 pub use network::NetworkError;
@@ -49,12 +49,10 @@ pub struct Monitor {
     pub bundle: Bundle,
     /// The container's state folder.
     pub folder: StateFolder,
-    /// Where the container's microVM is.
-    pub place: Place,
-    /// The namespaces of other containers in the sandbox: their place in `linux.namespaces`, and the container.
-    pub shares: Vec<(usize, Id)>,
     /// The sandbox's cgroup, in which the monitor is.
-    pub cgroup: OwnedFd,
+    pub cgroup: Cgroup,
+    /// The same, open.
+    pub cgroup_handle: OwnedFd,
     /// To the process that started it.
     pub caller: StdUnixStream,
     /// Whether that process stays.
@@ -190,7 +188,7 @@ impl Monitor {
             } => console.take().in_stage(Stage::Prepare)?,
             _ => {}
         }
-        network::enter(self.bundle.spec.linux.network(), self.place.owner()).in_stage(Stage::Prepare)
+        network::enter(self.bundle.spec.linux.network()).in_stage(Stage::Prepare)
     }
 
     fn run_with_runtime(&self) -> Result<Outcome, Failure> {
@@ -205,30 +203,36 @@ impl Monitor {
                 .in_stage(Stage::Prepare)?
                 .into_split();
             let signals = Signals::take().in_stage(Stage::Prepare)?;
-            let go = Notify::new();
+            let caller_says = Caller::default();
             let is_attached = matches!(self.attachment, Attachment::Attached { .. });
+            let caller_has_gone = async {
+                caller_says.listen(caller).await;
+                if !is_attached {
+                    // It is meant to, once the container is created.
+                    std::future::pending::<()>().await;
+                }
+            };
             tokio::select! {
                 biased;
-                outcome = self.live(Voice::new(voice), &signals, &go) => outcome,
-                () = listen(caller, &go), if is_attached => Ok(Outcome::Abandoned),
+                outcome = self.live(Voice::new(voice), &signals, &caller_says) => outcome,
+                () = caller_has_gone => Ok(Outcome::Abandoned),
             }
         })
     }
 
-    async fn live(&self, mut voice: Voice, signals: &Signals, go: &Notify) -> Result<Outcome, Failure> {
+    async fn live(&self, mut voice: Voice, signals: &Signals, caller: &Caller) -> Result<Outcome, Failure> {
         let created = tokio::select! {
             biased;
-            created = self.create() => created,
+            created = self.create(&mut voice, caller) => created,
             signal = signals.interruption() => {
-                self.undo(&mut voice).await;
                 voice.say(&Notice::Interrupted { signal: signal.in_stage(Stage::Prepare)? }).await;
                 return Ok(Outcome::NotCreated);
             }
         };
         let container = match created {
-            Ok(container) => container,
+            Ok(Some(container)) => container,
+            Ok(None) => return Ok(Outcome::Abandoned),
             Err(failure) => {
-                self.undo(&mut voice).await;
                 voice.complain(&failure).await;
                 return Ok(Outcome::NotCreated);
             }
@@ -237,38 +241,45 @@ impl Monitor {
         if matches!(self.attachment, Attachment::Detached { .. }) {
             voice.hang_up();
         }
-        self.supervise(container, voice, signals, go)
+        self.supervise(container, voice, signals, &caller.go)
             .await
             .map(Outcome::Ended)
     }
 
-    /// Takes away what a container that was not created has in a sandbox that goes on. Its own has ended with the attempt.
-    async fn undo(&self, voice: &mut Voice) {
-        if let Some(owner) = self.place.owner()
-            && let Err(failure) = owner
-                .evict(self.folder.id())
-                .await
-                .in_stage(Stage::CreateContainer)
-        {
-            voice.complain(&failure).await;
-        }
-    }
-
     /// Removes what the caller's process would have removed, had it not been killed.
     fn abandon(&self) {
-        if let Place::Own(cgroup) = &self.place {
-            let _ = SharedFolder::unmount(&self.folder.path().join(StateFolder::SHARED));
-            if let Err(error) = cgroup.leave() {
-                tracing::debug!(%error, "leave the cgroup");
-            }
+        let _ = SharedFolder::unmount(&self.folder.path().join(StateFolder::SHARED));
+        if let Err(error) = self.cgroup.leave() {
+            tracing::debug!(%error, "leave the cgroup");
         }
-        clean_up(&self.folder, &self.place);
+        clean_up(&self.folder, &self.cgroup);
     }
 }
 
-/// Returns when the caller's process has gone. A byte from it asks for the start.
-async fn listen(mut caller: OwnedReadHalf, go: &Notify) {
-    while caller.read_u8().await.is_ok() {
-        go.notify_one();
+/// What comes from the caller's process.
+#[derive(Default)]
+struct Caller {
+    /// A byte: go on.
+    go: Notify,
+    /// The end.
+    gone: Notify,
+}
+
+impl Caller {
+    /// Returns when the caller's process has gone.
+    async fn listen(&self, mut caller: OwnedReadHalf) {
+        while caller.read_u8().await.is_ok() {
+            self.go.notify_one();
+        }
+        self.gone.notify_one();
+    }
+
+    /// Whether it lets the monitor go on, and has not gone.
+    async fn says_go(&self) -> bool {
+        tokio::select! {
+            biased;
+            () = self.go.notified() => true,
+            () = self.gone.notified() => false,
+        }
     }
 }

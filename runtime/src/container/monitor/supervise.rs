@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 use super::{Monitor, Signals, create::Created, limits::Limits, voice::Voice};
 use crate::{
     container::{
-        Failure, Stage, Streams,
+        Failure, Notice, Stage, Streams,
         control::{ControlError, Request, Response},
         failure::In,
         streams::Copying,
@@ -64,7 +64,7 @@ impl Monitor {
             copying: None,
             limits: Limits::of(&self.bundle.document),
             voice,
-            network: self.bundle.spec.linux.network().and_then(|_| sandbox.network()),
+            network: self.bundle.spec.linux.network().map(|_| sandbox.network()),
         };
         let (exit, guest) = {
             let agent = sandbox.agent().clone();
@@ -76,9 +76,12 @@ impl Monitor {
                     end = &mut end => break container.ended(end).await,
                     signal = signals.next() => container.pass_on(signal.in_stage(Stage::RunContainer)?).await,
                     () = go.notified() => {
-                        if let Err(failure) = container.start().await {
-                            container.voice.complain(&failure).await;
-                            container.give_up().await;
+                        match container.start().await {
+                            Ok(()) => container.voice.say(&Notice::Running).await,
+                            Err(failure) => {
+                                container.voice.complain(&failure).await;
+                                container.give_up().await;
+                            }
                         }
                     }
                     Some(asked) = requests.recv() => {
@@ -99,12 +102,14 @@ impl Monitor {
 
     /// Lets the sandbox go, and then says in the record that the container is stopped.
     async fn end(&self, sandbox: Sandbox, mut container: Watched<'_>, exit: Exit) -> Result<Exit, Failure> {
-        let left = match self.place.owner() {
-            None => sandbox.end().await.in_stage(Stage::RunContainer),
-            Some(owner) => owner.evict(self.folder.id()).await.in_stage(Stage::RunContainer),
-        };
-        if let Err(failure) = left {
-            container.voice.complain(&failure).await;
+        if let Err(error) = sandbox.end(self.folder.id().as_str()).await {
+            container
+                .voice
+                .complain(&Failure {
+                    stage: Stage::RunContainer,
+                    cause: error.into(),
+                })
+                .await;
         }
         if let Some(network) = &mut container.network
             && let Err(failure) = network.detach().await.in_stage(Stage::AttachNetwork)
@@ -234,11 +239,6 @@ impl Watched<'_> {
                     signal => Exit::Signal(signal.unwrap_or(KILL)),
                 };
                 (exit, Guest::Alive)
-            }
-            // The sandbox that it had joined has ended, which ends its containers.
-            Err(error) if error.is_end() && self.monitor.place.owner().is_some() => {
-                tracing::debug!(%error, "sandbox ended");
-                (Exit::Signal(KILL), Guest::Gone)
             }
             Err(error) => {
                 let failure = Failure {
