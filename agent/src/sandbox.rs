@@ -163,6 +163,7 @@ impl Sandbox {
         let container = self.container(id)?;
         container.delete().await?;
         self.containers().remove(id);
+        storage::release(id);
         Ok(())
     }
 

@@ -3,12 +3,13 @@
 
 use std::{
     collections::HashSet,
+    ffi::OsString,
     fs,
-    os::fd::AsFd,
+    os::{fd::AsFd, unix::ffi::OsStringExt},
     path::{Path, PathBuf},
 };
 
-use bulkhead_agent_protocol::messages::Storage;
+use bulkhead_agent_protocol::{SHARED_FOLDER, messages::Storage};
 use oci_spec::runtime::MountBuilder;
 use rustix::{
     fs::{CWD, Mode, OFlags},
@@ -74,6 +75,33 @@ fn block_device(serial: &str) -> Result<PathBuf, Failure> {
         .ok_or_else(missing)
 }
 
+/// Lets go of what a deleted container has had in the sandbox's shared folder. The folder's file systems are mounted on their
+/// first use and stay until then, and keep the host from letting go of its own.
+pub fn release(container: &str) {
+    let folder = format!("{SHARED_FOLDER}/{container}/");
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    // Those below are listed after those above.
+    for target in mounts.lines().rev().filter_map(|line| mount_point(line, &folder)) {
+        if let Err(errno) = rustix::mount::unmount(&target, UnmountFlags::DETACH) {
+            eprintln!("bulkhead-agent: unmount {}: {errno}", target.display());
+        }
+    }
+}
+
+/// The mount point of a line of mountinfo (proc_pid_mountinfo(5)), if it is below `folder`. An octal number stands for a byte
+/// that would end the field.
+fn mount_point(line: &str, folder: &str) -> Option<PathBuf> {
+    let field = line.split(' ').nth(4).filter(|field| field.starts_with(folder))?;
+    let mut parts = field.split('\\');
+    let mut bytes = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        let (octal, rest) = part.split_at_checked(3)?;
+        bytes.push(u8::from_str_radix(octal, 8).ok()?);
+        bytes.extend_from_slice(rest.as_bytes());
+    }
+    Some(PathBuf::from(OsString::from_vec(bytes)))
+}
+
 /// Writes everything back and takes the storages away.
 pub fn unmount_all(mounted: HashSet<PathBuf>) {
     rustix::fs::sync();
@@ -84,5 +112,27 @@ pub fn unmount_all(mounted: HashSet<PathBuf>) {
         if let Err(errno) = rustix::mount::unmount(target, UnmountFlags::empty()) {
             eprintln!("bulkhead-agent: unmount {}: {errno}", target.display());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_point_is_found_below_its_folder_only() {
+        let folder = "/run/bulkhead/shared/a/";
+        let at = |path: &str| mount_point(&format!("36 35 0:40 / {path} rw - virtiofs bulkhead rw"), folder);
+        assert_eq!(
+            at("/run/bulkhead/shared/a/mounts/1"),
+            Some(PathBuf::from("/run/bulkhead/shared/a/mounts/1"))
+        );
+        assert_eq!(
+            at(r"/run/bulkhead/shared/a/mounts/1/with\040space\134"),
+            Some(PathBuf::from(r"/run/bulkhead/shared/a/mounts/1/with space\"))
+        );
+        assert_eq!(at("/run/bulkhead/shared/ab/rootfs"), None);
+        assert_eq!(at("/run/bulkhead/shared"), None);
+        assert_eq!(mount_point("", folder), None);
     }
 }

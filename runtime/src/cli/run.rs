@@ -56,7 +56,7 @@ impl Run {
         let state = standin.folder.load();
         let was_stopped = matches!(&state, Ok(Some(state)) if state.status == ContainerStatus::Stopped);
         if !(self.keep && was_stopped) {
-            dispose_of(&standin.folder, &standin.cgroup);
+            dispose_of(&standin.folder, &standin.place);
         }
         match ended.map_err(io("wait for the monitor"))? {
             RunEnd::Failed => Ok(ExitCode::FAILURE),

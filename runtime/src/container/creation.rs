@@ -14,15 +14,15 @@ use bulkhead_agent_protocol::hook::Hooks;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::{
-    Attachment, Console, Keyboard, Monitor, Notice, Notices, Received, Terminal, clean_up, dispose_of,
+    Attachment, Console, Keyboard, Monitor, Notice, Notices, Place, PlaceError, Received, ShareError,
+    Terminal, clean_up, dispose_of,
     hooks::{self, HookFailure, Point},
+    shared_namespaces,
 };
 use crate::{
     config::Config,
     oci::Bundle,
-    sandbox::{
-        Cgroup, CgroupError, Child, Ended, Fork, Id, StateError, StateFolder, cgroup_mount_point, fork,
-    },
+    sandbox::{Child, Ended, Fork, Id, StateError, StateFolder, fork},
     signals,
 };
 
@@ -58,9 +58,12 @@ pub enum CreationError {
     /// The id is taken, or the state folder cannot be made.
     #[error(transparent)]
     State(#[from] StateError),
-    /// The cgroup cannot be made.
+    /// The sandbox cannot be joined, or the cgroup not be made.
     #[error(transparent)]
-    Cgroup(#[from] CgroupError),
+    Place(#[from] PlaceError),
+    /// A namespace that is none of the sandbox.
+    #[error(transparent)]
+    Share(#[from] ShareError),
     /// The operating system said no.
     #[error("{action}: {source}")]
     Io {
@@ -109,8 +112,8 @@ impl CreationError {
 pub struct Standin {
     /// Its state folder.
     pub folder: StateFolder,
-    /// The cgroup that it lives in.
-    pub cgroup: Cgroup,
+    /// Where its container's microVM is.
+    pub place: Place,
     /// What else is run, and when.
     pub hooks: Hooks,
     /// Its process.
@@ -132,8 +135,8 @@ impl Creation {
     /// # Errors
     /// See [`CreationError`].
     pub fn carry_out(self, presence: Presence) -> Result<Standin, CreationError> {
-        let mount = cgroup_mount_point()?;
-        let cgroup = Cgroup::place(&mount, &self.id, &self.bundle.spec.linux.cgroups_path);
+        let place = Place::of(&self.bundle.spec, &self.id, &self.root)?;
+        let shares = shared_namespaces(&self.bundle.spec, place.owner())?;
         // From here on there is something to remove, which a signal is not to keep from happening.
         let signals = signals::take().map_err(CreationError::io("take signals"))?;
         let folder = StateFolder::create(&self.root, &self.id)?;
@@ -141,17 +144,17 @@ impl Creation {
         let forked = folder
             .save_config(&self.bundle.document)
             .map_err(CreationError::from)
-            .and_then(|()| Ok(cgroup.create()?))
-            .and_then(|handle| self.start(presence, signals, &folder, &cgroup, handle));
+            .and_then(|()| Ok(place.open_cgroup()?))
+            .and_then(|cgroup| self.start(presence, signals, &folder, &place, shares, cgroup));
         let mut standin = match forked {
             Ok(standin) => standin,
             // A cgroup that was there before is not ours to remove.
-            Err(error @ CreationError::Cgroup(_)) => {
+            Err(error @ CreationError::Place(_)) => {
                 folder.remove()?;
                 return Err(error);
             }
             Err(error) => {
-                clean_up(&folder, &cgroup);
+                clean_up(&folder, &place);
                 return Err(error);
             }
         };
@@ -169,8 +172,9 @@ impl Creation {
         presence: Presence,
         signals: OwnedFd,
         folder: &StateFolder,
-        cgroup: &Cgroup,
-        cgroup_handle: OwnedFd,
+        place: &Place,
+        shares: Vec<(usize, Id)>,
+        cgroup: OwnedFd,
     ) -> Result<Standin, CreationError> {
         let (caller, monitor_caller) = UnixStream::pair().map_err(CreationError::io("make a socket pair"))?;
         let (attachment, terminal, keyboard) = match presence {
@@ -185,10 +189,10 @@ impl Creation {
                 (attached, terminal, keyboard)
             }
         };
-        match fork(cgroup_handle.as_fd()).map_err(CreationError::io("start the monitor"))? {
+        match fork(cgroup.as_fd()).map_err(CreationError::io("start the monitor"))? {
             Fork::Parent(monitor) => Ok(Standin {
                 folder: folder.clone(),
-                cgroup: cgroup.clone(),
+                place: place.clone(),
                 hooks: self.bundle.spec.hooks,
                 monitor,
                 notices: Notices::new(caller),
@@ -203,8 +207,9 @@ impl Creation {
                     config: self.config,
                     bundle: self.bundle,
                     folder: folder.clone(),
-                    cgroup: cgroup.clone(),
-                    cgroup_handle,
+                    place: place.clone(),
+                    shares,
+                    cgroup,
                     caller: monitor_caller,
                     attachment,
                 }
@@ -285,6 +290,6 @@ impl Standin {
         // It may have ended, and been waited for: that is what is wanted.
         let _ = self.monitor.signal(libc::SIGKILL);
         let _ = self.monitor.wait();
-        dispose_of(&self.folder, &self.cgroup);
+        dispose_of(&self.folder, &self.place);
     }
 }

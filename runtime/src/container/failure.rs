@@ -3,7 +3,9 @@
 use std::fmt;
 
 use super::{monitor::NetworkError, streams::OutputError};
-use crate::sandbox::{AppArmorError, AttachError, MachineError, StartError, StateError, StorageError};
+use crate::sandbox::{
+    AppArmorError, AttachError, EvictionError, MachineError, StartError, StateError, StorageError,
+};
 
 /// The stages of a container's life on the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +65,9 @@ pub enum Cause {
     /// The AppArmor profile.
     #[error(transparent)]
     AppArmor(#[from] AppArmorError),
+    /// Another container's sandbox.
+    #[error(transparent)]
+    Eviction(#[from] EvictionError),
     /// What the microVM is made of.
     #[error(transparent)]
     Machine(#[from] MachineError),

@@ -2,12 +2,13 @@
 
 use std::{io, time::Duration};
 
-use super::hooks;
+use super::{Place, hooks};
 use crate::{
     logging,
     oci::Spec,
     sandbox::{
-        Cgroup, CgroupError, State, StateError, StateFolder, Status, cgroup_mount_point, remove_redirects,
+        Cgroup, CgroupError, EvictionError, Id, Owner, State, StateError, StateFolder, Status,
+        cgroup_mount_point, remove_redirects,
     },
 };
 
@@ -57,7 +58,7 @@ pub fn remove(folder: &StateFolder, force: bool) -> Result<bool, RemovalError> {
         }
         Err(error) if !force => return Err(error.into()),
         // Whoever was making the container was killed before it could say more.
-        Ok(None) | Err(_) => return Ok(dispose_of(folder, &configured_cgroup(folder)?)),
+        Ok(None) | Err(_) => return Ok(dispose_of(folder, &Place::Own(configured_cgroup(folder)?))),
     };
     match state.current_status() {
         Status::Stopped => wait_for_monitor(&state)?,
@@ -70,7 +71,15 @@ pub fn remove(folder: &StateFolder, force: bool) -> Result<bool, RemovalError> {
             });
         }
     }
-    Ok(dispose_of(folder, &Cgroup::at(state.cgroup)))
+    if state.owns_sandbox() {
+        return Ok(dispose_of(folder, &Place::Own(Cgroup::at(state.cgroup))));
+    }
+    kill_monitor(&state)?;
+    match Owner::of(&state, folder)? {
+        Some(owner) => Ok(dispose_of(folder, &Place::Joined(Box::new(owner)))),
+        // The sandbox has gone, and with it all that the container had there.
+        None => Ok(with_poststop(folder, || is_clean(folder.remove()))),
+    }
 }
 
 /// A monitor that has written its last record is about to end as its workload did, and is not to be killed on the way.
@@ -80,6 +89,15 @@ fn wait_for_monitor(state: &State) -> Result<(), RemovalError> {
         id: state.id.to_string(),
         source,
     })
+}
+
+/// The monitor of a container that has joined a sandbox cannot be killed by the cgroup, which is the sandbox's.
+fn kill_monitor(state: &State) -> Result<(), RemovalError> {
+    state.monitor.kill().map_err(|source| RemovalError::Monitor {
+        id: state.id.to_string(),
+        source,
+    })?;
+    wait_for_monitor(state)
 }
 
 /// Where the cgroup is of a container that has no record yet.
@@ -93,36 +111,52 @@ fn configured_cgroup(folder: &StateFolder) -> Result<Cgroup, RemovalError> {
     Ok(Cgroup::place(&mount, folder.id(), &spec.linux.cgroups_path))
 }
 
-/// Removes all that a sandbox has on the host, as [`clean_up`] does, and then runs the poststop hooks.
-pub fn dispose_of(folder: &StateFolder, cgroup: &Cgroup) -> bool {
+/// Removes all that a container has, as [`clean_up`] does, and then runs the poststop hooks.
+pub fn dispose_of(folder: &StateFolder, place: &Place) -> bool {
+    with_poststop(folder, || clean_up(folder, place))
+}
+
+/// Removes a container, and then runs the poststop hooks of what was there before.
+fn with_poststop(folder: &StateFolder, removal: impl FnOnce() -> bool) -> bool {
     let record = folder.load().ok().flatten();
     let hooks = hooks::of(folder);
-    let clean = clean_up(folder, cgroup);
+    let clean = removal();
     if let Some(record) = record {
         hooks::run_poststop(&hooks, &record);
     }
     clean
 }
 
-/// Removes all that a sandbox has on the host, killing what still runs. What cannot be removed is said.
-pub fn clean_up(folder: &StateFolder, cgroup: &Cgroup) -> bool {
-    let mut clean = true;
-    if let Err(error) = cgroup.remove() {
-        logging::report(&error, &[]);
-        clean = false;
+/// Removes all that a container has on the host and in a sandbox that it joined, killing what still runs. Its monitor is not
+/// there any more, or is killed with the container's own cgroup. What cannot be removed is said, and makes the answer false.
+pub fn clean_up(folder: &StateFolder, place: &Place) -> bool {
+    let cleared = match place {
+        Place::Own(cgroup) => is_clean(cgroup.remove()) & is_network_clean(folder),
+        Place::Joined(owner) => is_clean(evict(owner, folder.id())),
+    };
+    is_clean(folder.remove()) && cleared
+}
+
+/// Takes away what a monitor that was killed has left in the network namespace. One that says that the container is stopped
+/// has seen to it.
+fn is_network_clean(folder: &StateFolder) -> bool {
+    match folder.load() {
+        Ok(Some(state)) if state.status != Status::Stopped => state
+            .network
+            .is_none_or(|namespace| is_clean(remove_redirects(&namespace))),
+        _ => true,
     }
-    // A monitor that says that the container is stopped has seen to its network.
-    if let Ok(Some(state)) = folder.load()
-        && state.status != Status::Stopped
-        && let Some(namespace) = state.network
-        && let Err(error) = remove_redirects(&namespace)
-    {
-        logging::report(&error, &[]);
-        clean = false;
+}
+
+fn evict(owner: &Owner, id: &Id) -> Result<(), EvictionError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| EvictionError::Storage(error.into()))?;
+    runtime.block_on(owner.evict(id))
+}
+
+fn is_clean<E: std::error::Error>(result: Result<(), E>) -> bool {
+    if let Err(error) = &result {
+        logging::report(error, &[]);
     }
-    if let Err(error) = folder.remove() {
-        logging::report(&error, &[]);
-        clean = false;
-    }
-    clean
+    result.is_ok()
 }

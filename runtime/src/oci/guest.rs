@@ -2,10 +2,11 @@
 
 use std::fmt::Display;
 
-use bulkhead_agent_protocol::SHARED_FOLDER;
+use bulkhead_agent_protocol::{NAMESPACE_OF, SHARED_FOLDER};
 use serde_json::Value;
 
 use super::{BindSource, Namespace};
+use crate::sandbox::Id;
 
 /// Where a container's files are, below the sandbox's shared folder on the host and in the guest alike.
 #[derive(Debug, Clone, Copy)]
@@ -14,6 +15,13 @@ pub struct GuestPaths<'a> {
 }
 
 impl<'a> GuestPaths<'a> {
+    /// The name of the root file system in the container's folder.
+    pub const ROOTFS: &'static str = "rootfs";
+    /// The name of the folder that has the sources of bind mounts, in the container's folder.
+    pub const MOUNTS: &'static str = "mounts";
+    /// The name of the folder that has the programs of createContainer hooks, in the container's folder.
+    pub const HOOKS: &'static str = "hooks";
+
     /// Of the container of that id.
     pub fn new(container: &'a str) -> Self {
         Self { container }
@@ -21,34 +29,30 @@ impl<'a> GuestPaths<'a> {
 
     /// The root file system, relative to the shared folder.
     pub fn rootfs(self) -> String {
-        format!("{}/rootfs", self.container)
-    }
-
-    /// The folder that has the sources of bind mounts, relative to the shared folder.
-    pub fn mounts(self) -> String {
-        format!("{}/mounts", self.container)
+        format!("{}/{}", self.container, Self::ROOTFS)
     }
 
     /// The source of the bind mount at that place in `mounts`, relative to the shared folder.
     pub fn mount(self, index: usize) -> String {
-        format!("{}/mounts/{index}", self.container)
-    }
-
-    /// The folder that has the programs of createContainer hooks, relative to the shared folder.
-    pub fn hooks(self) -> String {
-        format!("{}/hooks", self.container)
+        format!("{}/{}/{index}", self.container, Self::MOUNTS)
     }
 
     /// The program of the createContainer hook at that place in the list, relative to the shared folder.
     pub fn hook(self, index: usize) -> String {
-        format!("{}/hooks/{index}", self.container)
+        format!("{}/{}/{index}", self.container, Self::HOOKS)
     }
 }
 
-/// Rewrites `root.path`, the sources of `binds` and the programs of createContainer hooks to paths in the guest, and drops
-/// what is the host's: the path of the network namespace, as the guest's own network is what is joined to it, and the hooks
-/// that are run on the host.
-pub fn for_guest(mut document: Value, binds: &[BindSource], paths: GuestPaths<'_>) -> Value {
+/// Rewrites `root.path`, the sources of `binds` and the programs of createContainer hooks to paths in the guest, and the
+/// paths of namespaces: `shares` are those of other containers, by their place and the container. What is the host's is
+/// dropped: the path of the network namespace, as the guest's own network is what is joined to it, and the hooks that are run
+/// on the host.
+pub fn for_guest(
+    mut document: Value,
+    binds: &[BindSource],
+    shares: &[(usize, Id)],
+    paths: GuestPaths<'_>,
+) -> Value {
     if let Some(path) = document.pointer_mut("/root/path") {
         *path = in_guest(paths.rootfs());
     }
@@ -58,6 +62,11 @@ pub fn for_guest(mut document: Value, binds: &[BindSource], paths: GuestPaths<'_
             .and_then(Value::as_object_mut)
         {
             mount.insert("source".to_owned(), in_guest(paths.mount(bind.index)));
+        }
+    }
+    for (index, container) in shares {
+        if let Some(path) = document.pointer_mut(&format!("/linux/namespaces/{index}/path")) {
+            *path = Value::String(format!("{NAMESPACE_OF}{container}"));
         }
     }
     let namespaces = document

@@ -75,24 +75,25 @@ impl Mount {
         self.has_option("rbind")
     }
 
-    /// Whether neither may be written what is mounted below it.
-    pub fn is_recursively_read_only(&self) -> bool {
-        let last = self
-            .options
-            .iter()
-            .rev()
-            .find(|o| matches!(o.as_str(), "rro" | "rrw"));
-        last.is_some_and(|o| o == "rro")
+    /// Whether the container may only read it; what is mounted below may be writable. The last of `ro` and `rw` wins, as in
+    /// `mount(8)`.
+    pub fn is_read_only(&self) -> bool {
+        self.last_of("ro", "rw")
     }
 
-    /// Whether the container may only read it. The last of `ro` and `rw` wins, as in `mount(8)`.
-    pub fn is_read_only(&self) -> bool {
+    /// Whether the container may only read it and all that is mounted below. The last of `rro` and `rrw` wins.
+    pub fn is_read_only_below(&self) -> bool {
+        self.last_of("rro", "rrw")
+    }
+
+    /// Whether `on` is among the options, and `off` not behind it.
+    fn last_of(&self, on: &str, off: &str) -> bool {
         let last = self
             .options
             .iter()
             .rev()
-            .find(|o| matches!(o.as_str(), "ro" | "rw" | "rro" | "rrw"));
-        last.is_some_and(|o| o == "ro" || o == "rro")
+            .find(|option| *option == on || *option == off);
+        last.is_some_and(|option| option == on)
     }
 
     fn has_option(&self, name: &str) -> bool {
@@ -195,6 +196,22 @@ pub struct Namespace {
 impl Namespace {
     /// The type of network namespaces.
     pub const NETWORK: &str = "network";
+
+    /// Whether it is to be that of another container; the network is the sandbox's.
+    pub fn is_of_another(&self) -> bool {
+        !self.path.is_empty() && self.kind != Self::NETWORK
+    }
+
+    /// The process by which it is named, if it is named as that process's in `/proc`.
+    pub fn process(&self) -> Option<i32> {
+        let (pid, file) = self.path.strip_prefix("/proc/")?.split_once("/ns/")?;
+        // The specification calls two of them otherwise than the kernel does.
+        let kind = match file {
+            "mnt" => "mount",
+            file => file,
+        };
+        (kind == self.kind).then(|| pid.parse().ok()).flatten()
+    }
 }
 
 /// The limits by which a virtual machine is sized.

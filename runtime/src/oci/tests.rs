@@ -229,7 +229,7 @@ fn bind_mounts_are_checked_and_told_from_others() {
         document["mounts"] = json!([
             {"destination": "/proc", "type": "proc", "source": "proc"},
             {"destination": "/a", "type": "bind", "source": "rootfs", "options": ["ro"]},
-            {"destination": "/b", "source": "config.json", "options": ["rbind", "ro", "rw"]},
+            {"destination": "/b", "source": "config.json", "options": ["rbind", "ro", "rw", "rro"]},
         ]);
     });
     let loaded = Bundle::load(folder.path()).expect("good");
@@ -243,7 +243,7 @@ fn bind_mounts_are_checked_and_told_from_others() {
                 is_folder: true,
                 recursive: false,
                 read_only: true,
-                recursively_read_only: false,
+                read_only_below: false,
                 mappings: None,
             },
             BindSource {
@@ -252,7 +252,7 @@ fn bind_mounts_are_checked_and_told_from_others() {
                 is_folder: false,
                 recursive: true,
                 read_only: false,
-                recursively_read_only: false,
+                read_only_below: true,
                 mappings: None,
             },
         ]
@@ -390,7 +390,12 @@ fn the_guest_is_told_its_own_paths() {
         ]);
     });
     let loaded = Bundle::load(folder.path()).expect("good");
-    let guest = for_guest(loaded.document.clone(), &loaded.binds, GuestPaths::new("web"));
+    let guest = for_guest(
+        loaded.document.clone(),
+        &loaded.binds,
+        &[],
+        GuestPaths::new("web"),
+    );
     let mut expected = loaded.document;
     expected["root"]["path"] = json!("/run/bulkhead/shared/web/rootfs");
     expected["mounts"][1]["source"] = json!("/run/bulkhead/shared/web/mounts/1");
@@ -450,7 +455,7 @@ fn handle(document: Value) {
     if let Ok(spec) = Spec::view(&document)
         && let Ok((_, binds)) = validate(&spec, folder)
     {
-        let _ = for_guest(document, &binds, GuestPaths::new("a"));
+        let _ = for_guest(document, &binds, &[], GuestPaths::new("a"));
     }
     drop(refused);
 }

@@ -21,10 +21,10 @@ pub struct BindSource {
     pub is_folder: bool,
     /// Whether the mounts below it come with it.
     pub recursive: bool,
-    /// Whether the guest may only read it.
+    /// Whether the guest may only read it; what is mounted below may be writable.
     pub read_only: bool,
-    /// Whether the same holds for the mounts below it.
-    pub recursively_read_only: bool,
+    /// Whether the guest may only read it and what is mounted below.
+    pub read_only_below: bool,
     /// Whom the owners of its files are shown as, if not themselves.
     pub mappings: Option<IdMappings>,
 }
@@ -169,17 +169,12 @@ fn check_namespace_types(namespaces: &[Namespace]) -> Result<(), FieldError> {
     Ok(())
 }
 
-/// Only a network can be joined, and not the host's own.
+/// A network of the host can be joined, but not the host's own.
 fn check_namespace(namespace: &Namespace) -> Result<(), String> {
     let path = &namespace.path;
-    if path.is_empty() {
+    // Those of other containers are looked for when it is known which there are.
+    if path.is_empty() || namespace.is_of_another() {
         return Ok(());
-    }
-    if namespace.kind != Namespace::NETWORK {
-        return Err(format!(
-            "a virtual machine cannot join the {} namespace {path} of the host; remove it from config.json",
-            namespace.kind
-        ));
     }
     let identity = |path: &str| fs::metadata(path).map(|file| (file.dev(), file.ino()));
     let joined = identity(path).map_err(|error| format!("{path}: {error}"))?;
@@ -232,7 +227,7 @@ fn bind_source(mount: &Mount, index: usize, bundle: &Path) -> Result<BindSource,
         is_folder: metadata.is_dir(),
         recursive: mount.is_recursive(),
         read_only: mount.is_read_only(),
-        recursively_read_only: mount.is_recursively_read_only(),
+        read_only_below: mount.is_read_only_below(),
         mappings: None,
         path,
     })

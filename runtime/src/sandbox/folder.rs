@@ -122,6 +122,19 @@ impl StateFolder {
         }
     }
 
+    /// The folder of all state folders.
+    pub fn root(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("/"))
+    }
+
+    /// The folder of another container that exists beside this one.
+    ///
+    /// # Errors
+    /// [`StateError::Missing`] when it does not.
+    pub fn sibling(&self, id: &Id) -> Result<Self, StateError> {
+        Self::open(self.root(), id)
+    }
+
     /// Every container below `root`.
     ///
     /// # Errors

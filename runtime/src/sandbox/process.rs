@@ -63,6 +63,18 @@ impl ProcessIdentity {
         }
     }
 
+    /// Kills that process. One that has ended is no error.
+    ///
+    /// # Errors
+    /// No file descriptors left.
+    pub fn kill(self) -> io::Result<()> {
+        let Some(pidfd) = self.open()? else { return Ok(()) };
+        match rustix::process::pidfd_send_signal(pidfd, Signal::KILL) {
+            Err(rustix::io::Errno::SRCH) | Ok(()) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
     /// Waits for that process's end, at most so long.
     ///
     /// # Errors

@@ -12,9 +12,10 @@ use super::{
 /// How long the VMM may take to answer a question about a guest that is in trouble.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// A running microVM whose agent answers. When it is dropped, the microVM is killed.
+/// A running microVM whose agent answers. When its owner drops it, the microVM is killed.
 pub struct Sandbox {
-    vmm: Vmm,
+    /// None if it is another monitor's.
+    vmm: Option<Vmm>,
     /// Whether the guest has to write back before its end.
     is_written: bool,
     agent: Agent,
@@ -56,6 +57,11 @@ pub enum StartError {
 }
 
 impl StartError {
+    /// Whether the microVM is not there any more, or cannot be talked to.
+    pub fn is_end(&self) -> bool {
+        matches!(self, Self::Ended(_) | Self::Agent(AgentError::Lost(_)))
+    }
+
     /// The last lines of the guest's console, as far as they tell something about the error.
     pub fn console(&self) -> &[String] {
         match self {
@@ -116,7 +122,7 @@ impl Sandbox {
         match connection {
             Ok(connection) => Ok(Self {
                 agent: Agent::new(connection),
-                vmm: starting.vmm,
+                vmm: Some(starting.vmm),
                 is_written: starting.is_written,
                 guest: starting.guest,
             }),
@@ -126,14 +132,30 @@ impl Sandbox {
         }
     }
 
+    /// The sandbox whose owner's state folder it is, as seen from the monitor of another container. Called inside a tokio
+    /// runtime.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub async fn join(owner: &StateFolder) -> Result<Self, StartError> {
+        let guest = GuestSocket::of(owner)?;
+        Ok(Self {
+            vmm: None,
+            is_written: false,
+            agent: Agent::connect(&guest).await?,
+            guest: Rc::new(guest),
+        })
+    }
+
     /// The agent.
     pub fn agent(&self) -> &Agent {
         &self.agent
     }
 
-    /// The guest's ties to the network namespace of the calling thread: none yet.
-    pub fn network(&self) -> Network {
-        Network::new(self.vmm.control(), self.agent.clone())
+    /// The guest's ties to the network namespace of the calling thread: none yet. They are its owner's to make.
+    pub fn network(&self) -> Option<Network> {
+        let vmm = self.vmm.as_ref()?;
+        Some(Network::new(vmm.control(), self.agent.clone()))
     }
 
     /// The way to the guest's ports.
@@ -141,23 +163,25 @@ impl Sandbox {
         Rc::clone(&self.guest)
     }
 
-    /// Lets go of it when its own container, of that id, has ended. A guest that has nothing to write back is killed at
-    /// once.
+    /// Ends it, when its owner's container has ended. A guest that has nothing to write back is killed at once.
     ///
     /// # Errors
     /// The guest could not write back.
-    pub async fn end(mut self, id: &str) -> Result<(), StartError> {
+    pub async fn end(mut self) -> Result<(), StartError> {
         if self.is_written {
             let agent = self.agent.clone();
-            let id = id.to_owned();
-            let shut_down = async move {
-                agent.delete(&id).await?;
-                agent.shut_down().await
-            };
-            self.attempt(shut_down).await?;
-            self.vmm.ended().await;
+            self.attempt(async move { agent.shut_down().await }).await?;
+            self.vmm_ended().await;
         }
         Ok(())
+    }
+
+    /// Waits for the VMM's end; for ever if it is another monitor's.
+    async fn vmm_ended(&mut self) -> VmmEnd {
+        match &mut self.vmm {
+            Some(vmm) => vmm.ended().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Does something that needs the microVM, and gives up when that ends.
@@ -174,13 +198,13 @@ impl Sandbox {
                 Ok(value) => return Ok(value),
                 Err(error) => error.into(),
             },
-            end = self.vmm.ended() => return Err(end.into()),
+            end = self.vmm_ended() => return Err(end.into()),
         };
-        if !matches!(error, StartError::Agent(AgentError::Lost(_))) {
+        if self.vmm.is_none() || !matches!(error, StartError::Agent(AgentError::Lost(_))) {
             return Err(error);
         }
         // A connection breaks a moment before the VMM's end can be seen, and the end is the reason.
-        match tokio::time::timeout(LAST_WORDS, self.vmm.ended()).await {
+        match tokio::time::timeout(LAST_WORDS, self.vmm_ended()).await {
             Ok(end) => Err(end.into()),
             Err(_) => Err(error),
         }

@@ -7,6 +7,8 @@ mod artifacts;
 mod bulkhead;
 mod bundle;
 mod collect;
+mod console;
+mod container;
 mod host;
 mod leaks;
 mod poor_kvm;
@@ -15,6 +17,8 @@ pub mod processes;
 pub use artifacts::{initramfs, kernel, make_root_image, program, vmm};
 pub use bulkhead::{Invocation, Output, Running};
 pub use bundle::{Bundle, default_config};
+pub use console::{ConsoleSocket, ReceivedTerminal};
+pub use container::Container;
 pub use host::Host;
 
 use std::time::Duration;

@@ -121,7 +121,8 @@ fn is_zombie(pid: Pid) -> bool {
 
 /// A field of /proc/PID/stat, counted from the one after the name (proc_pid_stat(5)); the name may hold spaces and
 /// parentheses.
-fn stat_field(pid: Pid, index: usize) -> Option<String> {
+#[must_use]
+pub fn stat_field(pid: Pid, index: usize) -> Option<String> {
     let stat = fs::read_to_string(file(pid, "stat")).ok()?;
     let (_, fields) = stat.rsplit_once(')')?;
     fields.split_whitespace().nth(index).map(str::to_owned)

@@ -11,11 +11,11 @@ use super::{
     voice::Voice,
 };
 use crate::{
-    container::{Failure, Notice, Stage, Streams, UNKNOWN_SIZE, failure::In, hooks},
+    container::{Failure, Notice, Place, Stage, Streams, UNKNOWN_SIZE, failure::In, hooks},
     oci::{GuestPaths, for_guest},
     sandbox::{
-        AppArmorError, AppArmorProfile, Machine, NewState, ProcessIdentity, Sandbox, SharedFolder,
-        StartError, Starting, State, StateFolder, Status,
+        AppArmorError, AppArmorProfile, Machine, NewState, Owner, ProcessIdentity, Sandbox, SharedFiles,
+        SharedFolder, StartError, Starting, State, StateFolder, Status,
     },
 };
 
@@ -54,11 +54,10 @@ impl Monitor {
             .in_stage(Stage::Prepare)?;
 
         let profile = self.profile().in_stage(Stage::Prepare)?;
-        let shared = SharedFolder::create(&self.folder).in_stage(Stage::PrepareStorage)?;
-        shared
-            .add_container(paths, &self.bundle)
-            .in_stage(Stage::PrepareStorage)?;
-        let mut sandbox = self.boot(&shared).await?;
+        let mut sandbox = match self.place.owner() {
+            None => self.boot().await?,
+            Some(owner) => self.join(owner).await?,
+        };
 
         let (agent, guest) = (sandbox.agent().clone(), sandbox.guest());
         let connect = async move {
@@ -67,15 +66,20 @@ impl Monitor {
                 .map_err(StartError::Stream)
         };
         let streams = sandbox.attempt(connect).await.in_stage(Stage::CreateContainer)?;
-        let spec = for_guest(self.bundle.document.clone(), &self.bundle.binds, paths)
-            .to_string()
-            .into_bytes();
         if let Some(profile) = profile {
             sandbox
                 .attempt(agent.load_profile(profile))
                 .await
                 .in_stage(Stage::CreateContainer)?;
         }
+        let spec = for_guest(
+            self.bundle.document.clone(),
+            &self.bundle.binds,
+            &self.shares,
+            paths,
+        )
+        .to_string()
+        .into_bytes();
         sandbox
             .attempt(agent.create(
                 id,
@@ -97,11 +101,16 @@ impl Monitor {
         }))
     }
 
-    async fn boot(&self, shared: &SharedFolder) -> Result<Sandbox, Failure> {
+    /// Starts the container's own microVM with its files in the shared folder.
+    async fn boot(&self) -> Result<Sandbox, Failure> {
+        let shared = SharedFolder::create(&self.folder).in_stage(Stage::PrepareStorage)?;
+        SharedFiles::copy(self.folder.id(), &self.bundle)
+            .and_then(|files| files.place(shared.path()))
+            .in_stage(Stage::PrepareStorage)?;
         let machine = Machine::open(&self.config, &self.bundle.spec).in_stage(Stage::StartVmm)?;
         tracing::debug!(size = ?machine.size, "start VMM");
-        let cgroup = self.cgroup_handle.as_fd();
-        let starting = Starting::launch(machine, &self.folder, shared, cgroup).in_stage(Stage::StartVmm)?;
+        let starting = Starting::launch(machine, &self.folder, &shared, self.cgroup.as_fd())
+            .in_stage(Stage::StartVmm)?;
         let sandbox = Sandbox::boot(starting, self.config.boot_timeout_seconds)
             .await
             .in_stage(Stage::BootGuest)?;
@@ -116,15 +125,31 @@ impl Monitor {
         AppArmorProfile::find(&self.config, name)
     }
 
+    /// Puts the container's files into the shared folder of another one's microVM.
+    async fn join(&self, owner: &Owner) -> Result<Sandbox, Failure> {
+        let files = SharedFiles::copy(self.folder.id(), &self.bundle).in_stage(Stage::PrepareStorage)?;
+        owner
+            .in_shared_folder(|shared| files.place(shared))
+            .in_stage(Stage::PrepareStorage)?;
+        Sandbox::join(&owner.folder)
+            .await
+            .in_stage(Stage::CreateContainer)
+    }
+
     fn first_state(&self) -> io::Result<State> {
         let network = self.bundle.spec.linux.network();
+        let owner = self.place.owner();
+        let cgroup = match &self.place {
+            Place::Own(cgroup) => cgroup.path().to_owned(),
+            Place::Joined(owner) => owner.state.cgroup.clone(),
+        };
         Ok(State::creating(NewState {
             id: self.folder.id().clone(),
-            sandbox: self.folder.id().clone(),
+            sandbox: owner.map_or(self.folder.id(), |owner| &owner.state.id).clone(),
             monitor: ProcessIdentity::current()?,
             bundle: self.bundle.folder.clone(),
             rootfs: self.bundle.rootfs.clone(),
-            cgroup: self.cgroup.path().to_owned(),
+            cgroup,
             network: network
                 .map(|namespace| namespace.path.as_str())
                 .filter(|path| !path.is_empty())

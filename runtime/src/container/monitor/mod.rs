@@ -29,13 +29,13 @@ use tokio::{
     sync::Notify,
 };
 
-use super::{Console, Failure, Notice, Stage, Terminal, clean_up, failure::In};
+use super::{Console, Failure, Notice, Place, Stage, Terminal, clean_up, failure::In};
 use crate::{
     config::Config,
     logging,
     oci::Bundle,
     readiness::watch,
-    sandbox::{Cgroup, Exit, SharedFolder, StateFolder},
+    sandbox::{Exit, Id, SharedFolder, StateFolder},
     signals,
 };
 pub use network::NetworkError;
@@ -49,10 +49,12 @@ pub struct Monitor {
     pub bundle: Bundle,
     /// The container's state folder.
     pub folder: StateFolder,
+    /// Where the container's microVM is.
+    pub place: Place,
+    /// The namespaces of other containers in the sandbox: their place in `linux.namespaces`, and the container.
+    pub shares: Vec<(usize, Id)>,
     /// The sandbox's cgroup, in which the monitor is.
-    pub cgroup: Cgroup,
-    /// The same, open.
-    pub cgroup_handle: OwnedFd,
+    pub cgroup: OwnedFd,
     /// To the process that started it.
     pub caller: StdUnixStream,
     /// Whether that process stays.
@@ -188,7 +190,7 @@ impl Monitor {
             } => console.take().in_stage(Stage::Prepare)?,
             _ => {}
         }
-        network::enter(self.bundle.spec.linux.network()).in_stage(Stage::Prepare)
+        network::enter(self.bundle.spec.linux.network(), self.place.owner()).in_stage(Stage::Prepare)
     }
 
     fn run_with_runtime(&self) -> Result<Outcome, Failure> {
@@ -225,6 +227,7 @@ impl Monitor {
             biased;
             created = self.create(&mut voice, caller) => created,
             signal = signals.interruption() => {
+                self.undo(&mut voice).await;
                 voice.say(&Notice::Interrupted { signal: signal.in_stage(Stage::Prepare)? }).await;
                 return Ok(Outcome::NotCreated);
             }
@@ -233,6 +236,7 @@ impl Monitor {
             Ok(Some(container)) => container,
             Ok(None) => return Ok(Outcome::Abandoned),
             Err(failure) => {
+                self.undo(&mut voice).await;
                 voice.complain(&failure).await;
                 return Ok(Outcome::NotCreated);
             }
@@ -246,13 +250,27 @@ impl Monitor {
             .map(Outcome::Ended)
     }
 
+    /// Takes away what a container that was not created has in a sandbox that goes on. Its own has ended with the attempt.
+    async fn undo(&self, voice: &mut Voice) {
+        if let Some(owner) = self.place.owner()
+            && let Err(failure) = owner
+                .evict(self.folder.id())
+                .await
+                .in_stage(Stage::CreateContainer)
+        {
+            voice.complain(&failure).await;
+        }
+    }
+
     /// Removes what the caller's process would have removed, had it not been killed.
     fn abandon(&self) {
-        let _ = SharedFolder::unmount(&self.folder.path().join(StateFolder::SHARED));
-        if let Err(error) = self.cgroup.leave() {
-            tracing::debug!(%error, "leave the cgroup");
+        if let Place::Own(cgroup) = &self.place {
+            let _ = SharedFolder::unmount(&self.folder.path().join(StateFolder::SHARED));
+            if let Err(error) = cgroup.leave() {
+                tracing::debug!(%error, "leave the cgroup");
+            }
         }
-        clean_up(&self.folder, &self.cgroup);
+        clean_up(&self.folder, &self.place);
     }
 }
 

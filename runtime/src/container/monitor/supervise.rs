@@ -64,7 +64,7 @@ impl Monitor {
             copying: None,
             limits: Limits::of(&self.bundle.document),
             voice,
-            network: self.bundle.spec.linux.network().map(|_| sandbox.network()),
+            network: self.bundle.spec.linux.network().and_then(|_| sandbox.network()),
         };
         let (exit, guest) = {
             let agent = sandbox.agent().clone();
@@ -102,14 +102,12 @@ impl Monitor {
 
     /// Lets the sandbox go, and then says in the record that the container is stopped.
     async fn end(&self, sandbox: Sandbox, mut container: Watched<'_>, exit: Exit) -> Result<Exit, Failure> {
-        if let Err(error) = sandbox.end(self.folder.id().as_str()).await {
-            container
-                .voice
-                .complain(&Failure {
-                    stage: Stage::RunContainer,
-                    cause: error.into(),
-                })
-                .await;
+        let left = match self.place.owner() {
+            None => sandbox.end().await.in_stage(Stage::RunContainer),
+            Some(owner) => owner.evict(self.folder.id()).await.in_stage(Stage::RunContainer),
+        };
+        if let Err(failure) = left {
+            container.voice.complain(&failure).await;
         }
         if let Some(network) = &mut container.network
             && let Err(failure) = network.detach().await.in_stage(Stage::AttachNetwork)
@@ -239,6 +237,11 @@ impl Watched<'_> {
                     signal => Exit::Signal(signal.unwrap_or(KILL)),
                 };
                 (exit, Guest::Alive)
+            }
+            // The sandbox that it had joined has ended, which ends its containers.
+            Err(error) if error.is_end() && self.monitor.place.owner().is_some() => {
+                tracing::debug!(%error, "sandbox ended");
+                (Exit::Signal(KILL), Guest::Gone)
             }
             Err(error) => {
                 let failure = Failure {
