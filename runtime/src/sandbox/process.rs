@@ -58,7 +58,8 @@ impl ProcessIdentity {
         match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
             // What was opened may be a later process of that pid, unless the one that is meant still lives.
             Ok(pidfd) => Ok(self.is_alive().then_some(pidfd)),
-            Err(rustix::io::Errno::SRCH) => Ok(None),
+            // The latter where another process's session still has its number.
+            Err(rustix::io::Errno::SRCH | rustix::io::Errno::INVAL) => Ok(None),
             Err(e) => Err(e.into()),
         }
     }
