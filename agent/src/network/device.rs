@@ -6,14 +6,17 @@ use crate::failure::{Failure, Step};
 
 const DRIVER: &str = "/sys/bus/platform/drivers/virtio-mmio/bind";
 
-/// Has the driver look at a slot again, and returns the name of the network interface that it finds there.
+/// Has the driver look at a slot again, unless it has found something there already, and returns the name of the network
+/// interface.
 ///
 /// # Errors
 /// When nothing is there, and when it is no network device.
 pub fn bind(slot: u32) -> Result<String, Failure> {
     let device = format!("virtio-mmio.{slot}");
-    fs::write(DRIVER, &device).step(|| format!("bind {device}"))?;
     let folder = format!("/sys/bus/platform/devices/{device}");
+    if !Path::new(&folder).join("driver").exists() {
+        fs::write(DRIVER, &device).step(|| format!("bind {device}"))?;
+    }
     interface_of(Path::new(&folder))
         .step(|| format!("look for the interface of {device}"))?
         .ok_or_else(|| Failure::new(format!("{device} is no network device")))

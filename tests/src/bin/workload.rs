@@ -2,9 +2,11 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::process::ExitCode;
 use std::ptr;
+use std::time::Duration;
 use std::{env, hint};
 
 use bulkhead_tests::pattern;
@@ -13,7 +15,8 @@ use nix::sys::socket::{
 };
 use nix::unistd::{ForkResult, fork, pause};
 
-const USAGE: &str = "workload burst BYTES | hog MIB | fork COUNT | crash | vsock COUNT";
+const USAGE: &str = "workload burst BYTES | hog MIB | fork COUNT | crash | vsock COUNT \
+                     | tcp-send ADDRESS BYTES | tcp-receive ADDRESS BYTES | udp ADDRESS | mtu ADDRESS";
 
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
@@ -25,6 +28,10 @@ fn main() -> ExitCode {
         ["fork", count] => fork_up_to(number(count)),
         ["crash"] => crash(),
         ["vsock", count] => echo_over_vsock(number(count)),
+        ["tcp-send", address, bytes] => send(address, number(bytes)),
+        ["tcp-receive", address, bytes] => receive(address, number(bytes)),
+        ["udp", address] => ask_over_udp(address),
+        ["mtu", address] => print_mtu(address),
         _ => Err(io::Error::other(USAGE)),
     };
     match result {
@@ -77,6 +84,68 @@ fn crash() -> io::Result<()> {
     let nowhere = hint::black_box(ptr::without_provenance_mut::<u8>(8));
     // SAFETY: there is nothing safe about it; the fault is the purpose, and the page at 0 is never mapped.
     unsafe { ptr::write_volatile(nowhere, 1) };
+    Ok(())
+}
+
+/// Sends so many bytes of the pattern.
+fn send(address: &str, bytes: usize) -> io::Result<()> {
+    pattern::write(&mut TcpStream::connect(address)?, bytes)
+}
+
+/// Takes the pattern to its end, which has to be after so many bytes.
+fn receive(address: &str, bytes: usize) -> io::Result<()> {
+    let mut stream = TcpStream::connect(address)?;
+    let mut checker = pattern::Checker::new();
+    // What `io::copy` takes at a time is little.
+    let mut buffer = vec![0; 1 << 18];
+    while let count @ 1.. = stream.read(&mut buffer)? {
+        checker.write_all(&buffer[..count])?;
+    }
+    match checker.finish() {
+        Ok(length) if length == bytes => Ok(()),
+        result => Err(io::Error::other(format!("{result:?} of {bytes} bytes"))),
+    }
+}
+
+/// Sends datagrams until one is answered, and prints the answer. The network may lose some.
+fn ask_over_udp(address: &str) -> io::Result<()> {
+    let socket = udp_socket(address)?;
+    socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+    let mut answer = [0; 2000];
+    for _ in 0..20 {
+        socket.send(b"question")?;
+        if let Ok(length) = socket.recv(&mut answer) {
+            println!("{}", String::from_utf8_lossy(&answer[..length]));
+            return Ok(());
+        }
+    }
+    Err(io::Error::other("no answer"))
+}
+
+fn udp_socket(address: &str) -> io::Result<UdpSocket> {
+    let address: SocketAddr = address.parse().map_err(io::Error::other)?;
+    let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let socket = UdpSocket::bind(any)?;
+    socket.connect(address)?;
+    Ok(socket)
+}
+
+/// Prints the MTU of the way to an address, which is its route's or its interface's.
+fn print_mtu(address: &str) -> io::Result<()> {
+    let socket = udp_socket(address)?;
+    let (level, name) = if socket.local_addr()?.is_ipv4() {
+        (libc::IPPROTO_IP, libc::IP_MTU)
+    } else {
+        (libc::IPPROTO_IPV6, libc::IPV6_MTU)
+    };
+    let mut mtu: libc::c_int = 0;
+    let mut length = libc::socklen_t::try_from(size_of_val(&mtu)).expect("a small number");
+    let value = ptr::from_mut(&mut mtu).cast();
+    // SAFETY: `value` is valid for writing so many bytes.
+    if unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, value, &raw mut length) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    println!("{address} mtu {mtu}");
     Ok(())
 }
 

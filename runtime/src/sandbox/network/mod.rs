@@ -18,9 +18,14 @@ mod redirect;
 mod scan;
 mod tap;
 
-use std::{collections::BTreeSet, io, os::fd::AsFd, path::Path, thread};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    os::fd::AsFd,
+    path::Path,
+    thread,
+};
 
-use bulkhead_agent_protocol::messages::ConfigureNetworkRequest;
 use bulkhead_vmm::control::{MacAddress, Request, Response};
 use nix::sched::{CloneFlags, setns};
 
@@ -34,8 +39,12 @@ use super::{Agent, AgentError, VmmControl};
 pub struct Network {
     control: VmmControl,
     agent: Agent,
-    /// The interfaces that are joined, by their numbers.
-    attached: BTreeSet<u32>,
+    /// The interfaces that the VMM has taps for, by their numbers, with their slots.
+    slots: BTreeMap<u32, u32>,
+    /// Those of them that the agent has configured.
+    configured: BTreeSet<u32>,
+    /// Whether anything in the namespace may have been changed.
+    touched: bool,
 }
 
 /// Why the guest cannot be joined to its networks.
@@ -88,7 +97,9 @@ impl Network {
         Self {
             control,
             agent,
-            attached: BTreeSet::new(),
+            slots: BTreeMap::new(),
+            configured: BTreeSet::new(),
+            touched: false,
         }
     }
 
@@ -96,24 +107,30 @@ impl Network {
     /// one thread.
     ///
     /// # Errors
-    /// The first thing that went wrong; interfaces before it are joined.
+    /// The first thing that went wrong. What went right stays, and another call goes on from there.
     pub async fn attach(&mut self) -> Result<(), AttachError> {
         let handle = netlink::connect()?;
         let dumps = Dumps::take(&handle).await?;
-        let interfaces: Vec<_> = scan::select(&dumps)?
-            .into_iter()
-            .filter(|interface| !self.attached.contains(&interface.index))
-            .collect();
-        if interfaces.is_empty() {
+        let mut new = scan::select(&dumps)?;
+        new.retain(|interface| !self.configured.contains(&interface.index));
+        if new.is_empty() {
             return Ok(());
         }
-        let mut slots = Vec::with_capacity(interfaces.len());
-        for interface in &interfaces {
-            slots.push(self.join(&handle, interface).await?);
-            self.attached.insert(interface.index);
+        self.touched = true;
+        let mut slots = Vec::with_capacity(new.len());
+        for interface in &new {
+            let slot = match self.slots.get(&interface.index) {
+                Some(slot) => *slot,
+                None => self.join(&handle, interface).await?,
+            };
+            self.slots.insert(interface.index, slot);
+            slots.push(slot);
         }
-        let request: ConfigureNetworkRequest = guest::describe(&interfaces, &slots, &dumps);
-        Ok(self.agent.configure_network(request).await?)
+        let request = guest::describe(&new, &slots, &dumps);
+        self.agent.configure_network(request).await?;
+        self.configured
+            .extend(new.iter().map(|interface| interface.index));
+        Ok(())
     }
 
     /// Makes a tap for an interface and gives it to the VMM. Returns the slot in which the guest finds it.
@@ -144,12 +161,12 @@ impl Network {
     /// # Errors
     /// What could not be removed.
     pub async fn detach(&mut self) -> Result<(), AttachError> {
-        if self.attached.is_empty() {
+        if !self.touched {
             return Ok(());
         }
         let handle = netlink::connect()?;
         redirect::remove_stale(&handle).await?;
-        self.attached.clear();
+        self.touched = false;
         Ok(())
     }
 }
