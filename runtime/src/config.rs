@@ -35,6 +35,8 @@ pub struct Config {
     pub memory_mib: u32,
     /// What the guest's kernel and agent need beside a container's memory limit, in MiB.
     pub memory_overhead_mib: u32,
+    /// What the host's side of a sandbox may use beside the guest's memory, in MiB; 0: no limit.
+    pub host_overhead_mib: u32,
     /// How long a guest may take from its start until its agent answers, in seconds.
     pub boot_timeout_seconds: u32,
 }
@@ -53,13 +55,14 @@ impl Default for Config {
             vcpus: 1,
             memory_mib: 256,
             memory_overhead_mib: 64,
+            host_overhead_mib: 64,
             boot_timeout_seconds: 30,
         }
     }
 }
 
 /// Every key, in the order of the documentation.
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 11] = [
     "kernel",
     "initramfs",
     "vmm",
@@ -69,6 +72,7 @@ const KEYS: [&str; 10] = [
     "vcpus",
     "memory_mib",
     "memory_overhead_mib",
+    "host_overhead_mib",
     "boot_timeout_seconds",
 ];
 

@@ -1,8 +1,9 @@
-//! Turns linux.resources into the files of a version 2 cgroup and what to write to them.
+//! Turns linux.resources into the files of a version 2 cgroup and what to write to them. Limits that name the host's
+//! processors, memory nodes or block devices are kept on the host and do not come here.
 
 use std::fmt::Display;
 
-use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources, LinuxThrottleDevice};
+use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 
 use super::spec::SpecError;
 
@@ -41,9 +42,6 @@ pub fn settings(resources: &LinuxResources) -> Result<Vec<Setting>, SpecError> {
         // Zero forbids to fork; the first process itself must be able to be there.
         let limit = if pids.limit() == 0 { 1 } else { pids.limit() };
         all.push(setting("pids.max", or_max(limit), "pids.limit"));
-    }
-    if let Some(value) = resources.block_io() {
-        block_io(value, &mut all);
     }
     for (index, limit) in resources.hugepage_limits().iter().flatten().enumerate() {
         let field = format!("hugepageLimits[{index}]");
@@ -142,11 +140,6 @@ fn cpu(cpu: &LinuxCpu, all: &mut Vec<Setting>) {
     if let Some(burst) = cpu.burst() {
         all.push(setting("cpu.max.burst", burst, "cpu.burst"));
     }
-    for (value, file) in [(cpu.cpus(), "cpuset.cpus"), (cpu.mems(), "cpuset.mems")] {
-        if let Some(value) = value.as_deref().filter(|value| !value.is_empty()) {
-            all.push(setting(file, value, file.replace("cpuset.", "cpu.")));
-        }
-    }
 }
 
 /// Version 1 counts shares from 2 to 262144 around 1024, version 2 weights from 1 to 10000 around 100: a curve
@@ -159,57 +152,6 @@ fn weight_of_shares(shares: u64) -> u64 {
             let log = (shares as f64).log2();
             let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
             10_f64.powf(exponent).ceil() as u64
-        }
-    }
-}
-
-/// From 10 to 1000 in version 1, from 1 to 10000 in version 2.
-fn weight_of_io(weight: u16) -> u64 {
-    1 + u64::from(weight.clamp(10, 1000) - 10) * 9999 / 990
-}
-
-fn block_io(io: &LinuxBlockIo, all: &mut Vec<Setting>) {
-    if let Some(weight) = io.weight().filter(|weight| *weight != 0) {
-        all.push(setting(
-            "io.weight",
-            format!("default {}", weight_of_io(weight)),
-            "blockIO.weight",
-        ));
-    }
-    for (index, device) in io.weight_device().iter().flatten().enumerate() {
-        if let Some(weight) = device.weight() {
-            let value = format!("{}:{} {}", device.major(), device.minor(), weight_of_io(weight));
-            all.push(setting(
-                "io.weight",
-                value,
-                format!("blockIO.weightDevice[{index}]"),
-            ));
-        }
-    }
-    for (devices, key, field) in [
-        (io.throttle_read_bps_device(), "rbps", "throttleReadBpsDevice"),
-        (io.throttle_write_bps_device(), "wbps", "throttleWriteBpsDevice"),
-        (io.throttle_read_iops_device(), "riops", "throttleReadIOPSDevice"),
-        (
-            io.throttle_write_iops_device(),
-            "wiops",
-            "throttleWriteIOPSDevice",
-        ),
-    ] {
-        let throttle = |device: &LinuxThrottleDevice| {
-            let rate = if device.rate() == 0 {
-                "max".to_owned()
-            } else {
-                device.rate().to_string()
-            };
-            format!("{}:{} {key}={rate}", device.major(), device.minor())
-        };
-        for (index, device) in devices.iter().flatten().enumerate() {
-            all.push(setting(
-                "io.max",
-                throttle(device),
-                format!("blockIO.{field}[{index}]"),
-            ));
         }
     }
 }
@@ -237,7 +179,6 @@ mod tests {
     #[test]
     fn weights_keep_least_default_and_most() {
         assert_eq!([2, 1024, 262_144].map(weight_of_shares), [1, 100, 10_000]);
-        assert_eq!([10, 1000].map(weight_of_io), [1, 10_000]);
         assert!(weight_of_shares(2048) > weight_of_shares(1024));
     }
 
@@ -260,15 +201,8 @@ mod tests {
     #[test]
     fn processors_are_limited() {
         assert_eq!(
-            lines(
-                json!({"cpu": {"shares": 1024, "quota": 50000, "period": 200_000, "burst": 1, "cpus": "0-1"}})
-            ),
-            [
-                "cpu.weight=100",
-                "cpu.max=50000 200000",
-                "cpu.max.burst=1",
-                "cpuset.cpus=0-1"
-            ]
+            lines(json!({"cpu": {"shares": 1024, "quota": 50000, "period": 200_000, "burst": 1}})),
+            ["cpu.weight=100", "cpu.max=50000 200000", "cpu.max.burst=1"]
         );
         assert_eq!(
             lines(json!({"cpu": {"idle": 1, "shares": 9, "quota": -1}})),
@@ -280,22 +214,6 @@ mod tests {
     fn processes_are_limited() {
         assert_eq!(lines(json!({"pids": {"limit": -1}})), ["pids.max=max"]);
         assert_eq!(lines(json!({"pids": {"limit": 0}})), ["pids.max=1"]);
-    }
-
-    #[test]
-    fn devices_are_limited() {
-        assert_eq!(
-            lines(json!({"blockIO": {
-                "weight": 1000,
-                "throttleReadBpsDevice": [{"major": 254, "minor": 0, "rate": 1000}],
-                "throttleWriteIOPSDevice": [{"major": 254, "minor": 16, "rate": 0}],
-            }})),
-            [
-                "io.weight=default 10000",
-                "io.max=254:0 rbps=1000",
-                "io.max=254:16 wiops=max"
-            ]
-        );
     }
 
     #[test]

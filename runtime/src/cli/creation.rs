@@ -52,6 +52,7 @@ impl CreationOptions {
         }
         let creation = Creation {
             id: Id::try_from(self.id.clone())?,
+            driver: global.driver(),
             config: Config::load(global.config.as_deref())?,
             bundle: Bundle::load(&self.bundle)?,
             root: path::absolute(&global.root).map_err(super::io("--root"))?,

@@ -19,7 +19,7 @@ use crate::{
     },
     logging,
     oci::{Changes, ConsoleSize, FurtherProcess, UserChange},
-    sandbox::{Cgroup, Exit, GuestSocket, State, StateFolder, Status as ContainerStatus},
+    sandbox::{Exit, GuestSocket, State, StateFolder, Status as ContainerStatus},
 };
 
 /// What callers expect when a program could not be run.
@@ -151,7 +151,7 @@ impl Exec {
             guest,
             console,
             window,
-            cgroup: Cgroup::at(state.cgroup.clone()).open()?,
+            cgroup: state.cgroup.open()?,
             network: network_of(&state)?,
         };
         let child = standin.start()?;

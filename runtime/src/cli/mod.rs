@@ -32,7 +32,8 @@ use crate::{
     logging::{self, Format},
     oci::{BundleError, FieldError, FurtherProcessError, OCI_VERSION},
     sandbox::{
-        AgentError, CgroupError, Id, IdError, State, StateError, StateFolder, Status as ContainerStatus,
+        AgentError, CgroupError, Driver, Id, IdError, State, StateError, StateFolder,
+        Status as ContainerStatus,
     },
 };
 
@@ -72,7 +73,7 @@ struct Global {
     /// Configuration file, by default /etc/bulkhead/config.toml
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The cgroup paths of config.json are systemd's, as in slice:prefix:name
+    /// Have systemd make the cgroups; config.json's cgroupsPath is slice:prefix:name then
     #[arg(long)]
     systemd_cgroup: bool,
     /// Accepted for compatibility; only root can run containers
@@ -95,6 +96,15 @@ impl Global {
         let folder = self.folder(&id)?;
         let state = folder.load()?.ok_or(StateError::Missing(id))?;
         Ok((folder, state))
+    }
+
+    /// Who makes the cgroups.
+    fn driver(&self) -> Driver {
+        if self.systemd_cgroup {
+            Driver::Systemd
+        } else {
+            Driver::Cgroupfs
+        }
     }
 }
 

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     config::Config,
     oci::Bundle,
-    sandbox::{Child, Ended, Fork, Id, StateError, StateFolder, fork},
+    sandbox::{Birthplace, Child, Driver, Ended, Fork, Id, StateError, StateFolder, fork},
     signals,
 };
 
@@ -36,6 +36,8 @@ pub struct Creation {
     pub root: PathBuf,
     /// What it is to be called.
     pub id: Id,
+    /// Who makes its cgroup.
+    pub driver: Driver,
 }
 
 /// Whether the calling process stays, and what the workload's terminal is.
@@ -135,24 +137,21 @@ impl Creation {
     /// # Errors
     /// See [`CreationError`].
     pub fn carry_out(self, presence: Presence) -> Result<Standin, CreationError> {
-        let place = Place::of(&self.bundle.spec, &self.id, &self.root)?;
-        let shares = shared_namespaces(&self.bundle.spec, place.owner())?;
+        let spec = &self.bundle.spec;
+        let place = Place::of(self.driver, spec, &self.id, &self.root)?;
+        let limits = place.limits(&self.config, spec)?;
+        let shares = shared_namespaces(spec, place.owner())?;
         // From here on there is something to remove, which a signal is not to keep from happening.
         let signals = signals::take().map_err(CreationError::io("take signals"))?;
         let folder = StateFolder::create(&self.root, &self.id)?;
-        // First of all, as it says where the cgroup is.
         let forked = folder
             .save_config(&self.bundle.document)
+            .and_then(|()| place.own().map_or(Ok(()), |cgroup| folder.save_cgroup(cgroup)))
             .map_err(CreationError::from)
-            .and_then(|()| Ok(place.open_cgroup()?))
-            .and_then(|cgroup| self.start(presence, signals, &folder, &place, shares, cgroup));
+            .and_then(|()| Ok(place.birthplace(&limits)?))
+            .and_then(|birthplace| self.start(presence, signals, &folder, &place, shares, birthplace));
         let mut standin = match forked {
             Ok(standin) => standin,
-            // A cgroup that was there before is not ours to remove.
-            Err(error @ CreationError::Place(_)) => {
-                folder.remove()?;
-                return Err(error);
-            }
             Err(error) => {
                 clean_up(&folder, &place);
                 return Err(error);
@@ -174,7 +173,7 @@ impl Creation {
         folder: &StateFolder,
         place: &Place,
         shares: Vec<(usize, Id)>,
-        cgroup: OwnedFd,
+        birthplace: Birthplace,
     ) -> Result<Standin, CreationError> {
         let (caller, monitor_caller) = UnixStream::pair().map_err(CreationError::io("make a socket pair"))?;
         let (attachment, terminal, keyboard) = match presence {
@@ -189,7 +188,7 @@ impl Creation {
                 (attached, terminal, keyboard)
             }
         };
-        match fork(cgroup.as_fd()).map_err(CreationError::io("start the monitor"))? {
+        match fork(birthplace.as_fd()).map_err(CreationError::io("start the monitor"))? {
             Fork::Parent(monitor) => Ok(Standin {
                 folder: folder.clone(),
                 place: place.clone(),
@@ -209,7 +208,7 @@ impl Creation {
                     folder: folder.clone(),
                     place: place.clone(),
                     shares,
-                    cgroup,
+                    cgroup: birthplace.into_folder(),
                     caller: monitor_caller,
                     attachment,
                 }

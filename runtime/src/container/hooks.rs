@@ -122,17 +122,18 @@ mod tests {
     use super::*;
     use crate::{
         oci::OCI_VERSION,
-        sandbox::{Id, NewState, ProcessIdentity},
+        sandbox::{Cgroup, Driver, Id, NewState, ProcessIdentity},
     };
 
     fn record() -> State {
+        let id = Id::try_from("web".to_owned()).expect("a name");
         State::creating(NewState {
-            id: Id::try_from("web".to_owned()).expect("a name"),
-            sandbox: Id::try_from("web".to_owned()).expect("a name"),
+            id: id.clone(),
+            sandbox: id.clone(),
             monitor: ProcessIdentity::current().expect("this process"),
             bundle: "/b".into(),
             rootfs: "/b/rootfs".into(),
-            cgroup: "/sys/fs/cgroup/x".into(),
+            cgroup: Cgroup::place(Driver::Cgroupfs, "/c".as_ref(), &id, "").expect("a place"),
             network: None,
             annotations: [("k".to_owned(), "v".to_owned())].into(),
         })

@@ -1,10 +1,13 @@
 //! Where a container's microVM is: its own, or another container's.
 
-use std::{fs::File, io, os::fd::OwnedFd, path::Path};
+use std::path::Path;
 
 use crate::{
-    oci::Spec,
-    sandbox::{Cgroup, CgroupError, Id, Owner, OwnerError, cgroup_mount_point},
+    config::Config,
+    oci::{FieldError, Spec},
+    sandbox::{
+        Birthplace, Cgroup, CgroupError, Driver, Id, Limits, Owner, OwnerError, Size, cgroup_mount_point,
+    },
 };
 
 /// Why there is no place for a container.
@@ -16,14 +19,9 @@ pub enum PlaceError {
     /// The host's cgroups.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
-    /// The cgroup of the sandbox that it joins.
-    #[error("cgroup of sandbox {sandbox}: {source}")]
-    Joined {
-        /// The sandbox's owner.
-        sandbox: Id,
-        /// Why it cannot be opened.
-        source: io::Error,
-    },
+    /// A limit that cannot be kept there.
+    #[error("config.json: {0}")]
+    Limit(#[from] FieldError),
 }
 
 /// Where a container's microVM is.
@@ -39,29 +37,44 @@ impl Place {
     /// Where a container that is to be created belongs.
     ///
     /// # Errors
-    /// Its annotations name a sandbox that cannot be joined.
-    pub fn of(spec: &Spec, id: &Id, root: &Path) -> Result<Self, PlaceError> {
+    /// Its annotations name a sandbox that cannot be joined, or its cgroup is not to be had.
+    pub fn of(driver: Driver, spec: &Spec, id: &Id, root: &Path) -> Result<Self, PlaceError> {
         if let Some(owner) = Owner::named_by(&spec.annotations, root)? {
             return Ok(Self::Joined(Box::new(owner)));
         }
-        let mount = cgroup_mount_point()?;
-        Ok(Self::Own(Cgroup::place(&mount, id, &spec.linux.cgroups_path)))
+        let cgroup = Cgroup::place(driver, &cgroup_mount_point()?, id, &spec.linux.cgroups_path)?;
+        cgroup.ensure_free()?;
+        Ok(Self::Own(cgroup))
+    }
+
+    /// What the container limits on the host.
+    ///
+    /// # Errors
+    /// The first field that cannot be honoured there.
+    pub fn limits(&self, config: &Config, spec: &Spec) -> Result<Limits, PlaceError> {
+        let resources = &spec.linux.resources;
+        Ok(match self {
+            Self::Own(_) => Limits::of(config, resources, Size::of(config, spec))?,
+            Self::Joined(_) => Limits::of_joined(resources)?,
+        })
     }
 
     /// Opens the cgroup in which the container's monitor is to be born; makes it, if it is the container's own.
     ///
     /// # Errors
-    /// The tree said no.
-    pub fn open_cgroup(&self) -> Result<OwnedFd, PlaceError> {
+    /// The tree or systemd said no.
+    pub fn birthplace(&self, limits: &Limits) -> Result<Birthplace, PlaceError> {
+        Ok(match self {
+            Self::Own(cgroup) => cgroup.create(limits)?,
+            Self::Joined(owner) => owner.state.cgroup.open()?.into(),
+        })
+    }
+
+    /// The container's own cgroup.
+    pub fn own(&self) -> Option<&Cgroup> {
         match self {
-            Self::Own(cgroup) => Ok(cgroup.create()?),
-            Self::Joined(owner) => {
-                let opened = File::open(&owner.state.cgroup);
-                opened.map(OwnedFd::from).map_err(|source| PlaceError::Joined {
-                    sandbox: owner.state.id.clone(),
-                    source,
-                })
-            }
+            Self::Own(cgroup) => Some(cgroup),
+            Self::Joined(_) => None,
         }
     }
 

@@ -5,11 +5,7 @@ use std::{io, time::Duration};
 use super::{Place, hooks};
 use crate::{
     logging,
-    oci::Spec,
-    sandbox::{
-        Cgroup, CgroupError, EvictionError, Id, Owner, State, StateError, StateFolder, Status,
-        cgroup_mount_point, remove_redirects,
-    },
+    sandbox::{EvictionError, Id, Owner, State, StateError, StateFolder, Status, remove_redirects},
 };
 
 /// How long a monitor may take to end when its container has.
@@ -29,9 +25,6 @@ pub enum RemovalError {
     /// Its state folder.
     #[error(transparent)]
     State(#[from] StateError),
-    /// The host's cgroups.
-    #[error(transparent)]
-    Cgroup(#[from] CgroupError),
     /// Its monitor cannot be waited for.
     #[error("wait for the monitor of container {id}: {source}")]
     Monitor {
@@ -58,7 +51,12 @@ pub fn remove(folder: &StateFolder, force: bool) -> Result<bool, RemovalError> {
         }
         Err(error) if !force => return Err(error.into()),
         // Whoever was making the container was killed before it could say more.
-        Ok(None) | Err(_) => return Ok(dispose_of(folder, &Place::Own(configured_cgroup(folder)?))),
+        Ok(None) | Err(_) => {
+            return Ok(match folder.load_cgroup()? {
+                Some(cgroup) => dispose_of(folder, &Place::Own(cgroup)),
+                None => with_poststop(folder, || is_clean(folder.remove())),
+            });
+        }
     };
     match state.current_status() {
         Status::Stopped => wait_for_monitor(&state)?,
@@ -72,7 +70,7 @@ pub fn remove(folder: &StateFolder, force: bool) -> Result<bool, RemovalError> {
         }
     }
     if state.owns_sandbox() {
-        return Ok(dispose_of(folder, &Place::Own(Cgroup::at(state.cgroup))));
+        return Ok(dispose_of(folder, &Place::Own(state.cgroup)));
     }
     kill_monitor(&state)?;
     match Owner::of(&state, folder)? {
@@ -98,17 +96,6 @@ fn kill_monitor(state: &State) -> Result<(), RemovalError> {
         source,
     })?;
     wait_for_monitor(state)
-}
-
-/// Where the cgroup is of a container that has no record yet.
-fn configured_cgroup(folder: &StateFolder) -> Result<Cgroup, RemovalError> {
-    let spec = folder
-        .load_config()
-        .ok()
-        .and_then(|document| Spec::view(&document).ok())
-        .unwrap_or_default();
-    let mount = cgroup_mount_point()?;
-    Ok(Cgroup::place(&mount, folder.id(), &spec.linux.cgroups_path))
 }
 
 /// Removes all that a container has, as [`clean_up`] does, and then runs the poststop hooks.

@@ -1,4 +1,4 @@
-//! The document as the agent gets it: the host's paths replaced by the guest's.
+//! The document as the agent gets it: the host's paths replaced by the guest's, and without what is kept on the host.
 
 use std::fmt::Display;
 
@@ -43,10 +43,23 @@ impl<'a> GuestPaths<'a> {
     }
 }
 
+/// What names processors, memory nodes and block devices by the host's numbers: the cgroup on the host limits them, and in
+/// the guest they would mean others. By their places in `linux.resources`.
+const KEPT_ON_THE_HOST: [(&str, &str); 3] = [("/cpu", "cpus"), ("/cpu", "mems"), ("", "blockIO")];
+
+/// Takes those of `linux.resources` out that are kept on the host.
+pub fn drop_host_resources(resources: &mut Value) {
+    for (parent, name) in KEPT_ON_THE_HOST {
+        if let Some(members) = resources.pointer_mut(parent).and_then(Value::as_object_mut) {
+            members.remove(name);
+        }
+    }
+}
+
 /// Rewrites `root.path`, the sources of `binds` and the programs of createContainer hooks to paths in the guest, and the
 /// paths of namespaces: `shares` are those of other containers, by their place and the container. What is the host's is
-/// dropped: the path of the network namespace, as the guest's own network is what is joined to it, and the hooks that are run
-/// on the host.
+/// dropped: the path of the network namespace, as the guest's own network is what is joined to it, the hooks that are run on
+/// the host, and the resources that it keeps.
 pub fn for_guest(
     mut document: Value,
     binds: &[BindSource],
@@ -63,6 +76,9 @@ pub fn for_guest(
         {
             mount.insert("source".to_owned(), in_guest(paths.mount(bind.index)));
         }
+    }
+    if let Some(resources) = document.pointer_mut("/linux/resources") {
+        drop_host_resources(resources);
     }
     for (index, container) in shares {
         if let Some(path) = document.pointer_mut(&format!("/linux/namespaces/{index}/path")) {

@@ -16,10 +16,13 @@ mod vm;
 
 pub use bundle::{Bundle, BundleError, parse as parse_document};
 pub use further::{Changes, FurtherProcess, FurtherProcessError, UserChange};
-pub use guest::{GuestPaths, for_guest};
+pub use guest::{GuestPaths, drop_host_resources, for_guest};
 pub use id_mapping::{IdMappings, IdRange};
 pub use refuse::{is_refused, refusals, refuse_unsupported};
-pub use spec::{ConsoleSize, Linux, Mount, Namespace, Process, Root, Spec};
+pub use spec::{
+    BlockIo, ConsoleSize, CpuLimits, DeviceRate, DeviceWeight, Linux, MemoryLimits, Mount, Namespace,
+    Process, Resources, Root, Spec,
+};
 pub use validate::{BindSource, validate};
 pub use vm::Vm;
 
@@ -43,7 +46,7 @@ pub struct FieldError {
 }
 
 impl FieldError {
-    fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
+    pub(crate) fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
         Self {
             field: field.into(),
             problem: problem.into(),

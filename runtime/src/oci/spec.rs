@@ -214,7 +214,7 @@ impl Namespace {
     }
 }
 
-/// The limits by which a virtual machine is sized.
+/// The limits by which a virtual machine is sized, and those that only the host can keep.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Resources {
@@ -222,6 +222,9 @@ pub struct Resources {
     pub memory: MemoryLimits,
     /// Processor time.
     pub cpu: CpuLimits,
+    /// Block devices.
+    #[serde(rename = "blockIO")]
+    pub block_io: BlockIo,
 }
 
 /// Memory limits.
@@ -230,16 +233,72 @@ pub struct Resources {
 pub struct MemoryLimits {
     /// In bytes; zero or less: none.
     pub limit: Option<i64>,
+    /// Of memory and swap together, in bytes; less than zero: none.
+    pub swap: Option<i64>,
 }
 
 /// Processor limits.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct CpuLimits {
+    /// Share of busy processors, 2 to 262144 around 1024; zero: unset.
+    pub shares: Option<u64>,
     /// Microseconds of processor time in a period; zero or less: no limit.
     pub quota: Option<i64>,
     /// The period in microseconds; the kernel's default is 100 000.
     pub period: Option<u64>,
+    /// Microseconds of processor time that may be saved up.
+    pub burst: Option<u64>,
+    /// Whether everybody else comes first: 0 or 1.
+    pub idle: Option<i64>,
+    /// The host's processors, as in `0-3,7`; empty: all.
+    pub cpus: String,
+    /// The host's memory nodes; empty: all.
+    pub mems: String,
+}
+
+/// Limits of block devices, which are the host's.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BlockIo {
+    /// Share of busy devices, 10 to 1000; zero: unset.
+    pub weight: Option<u16>,
+    /// Weights for single devices.
+    pub weight_device: Vec<DeviceWeight>,
+    /// Bytes read in a second.
+    pub throttle_read_bps_device: Vec<DeviceRate>,
+    /// Bytes written in a second.
+    pub throttle_write_bps_device: Vec<DeviceRate>,
+    /// Requests to read in a second.
+    #[serde(rename = "throttleReadIOPSDevice")]
+    pub throttle_read_iops_device: Vec<DeviceRate>,
+    /// Requests to write in a second.
+    #[serde(rename = "throttleWriteIOPSDevice")]
+    pub throttle_write_iops_device: Vec<DeviceRate>,
+}
+
+/// The weight of one device.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct DeviceWeight {
+    /// The device's numbers on the host.
+    pub major: u32,
+    /// As above.
+    pub minor: u32,
+    /// As [`BlockIo::weight`].
+    pub weight: Option<u16>,
+}
+
+/// What may go through one device in a second.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct DeviceRate {
+    /// The device's numbers on the host.
+    pub major: u32,
+    /// As above.
+    pub minor: u32,
+    /// Bytes or requests; zero: no limit.
+    pub rate: u64,
 }
 
 impl Spec {

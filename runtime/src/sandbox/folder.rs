@@ -16,7 +16,7 @@ use std::{
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Id, State, state::VERSION};
+use super::{Cgroup, Id, State, state::VERSION};
 
 /// Why the state of a container cannot be written, read or removed.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +73,10 @@ impl StateFolder {
     const CONFIG: &str = "config.json";
     /// The same while it is being written.
     const CONFIG_NEW: &str = ".config.json";
+    /// Where the cgroup is, from before it is made: until there is a record, nothing else says so.
+    const CGROUP: &str = "cgroup.json";
+    /// The same while it is being written.
+    const CGROUP_NEW: &str = ".cgroup.json";
     /// The monitor's socket.
     pub const MONITOR: &str = "monitor.sock";
     /// The Unix socket of the guest's vsock.
@@ -226,6 +230,22 @@ impl StateFolder {
         self.replace(Self::CONFIG, Self::CONFIG_NEW, serde_json::to_vec(document))
     }
 
+    /// Writes where the cgroup is.
+    ///
+    /// # Errors
+    /// What the file system said.
+    pub fn save_cgroup(&self, cgroup: &Cgroup) -> Result<(), StateError> {
+        self.replace(Self::CGROUP, Self::CGROUP_NEW, serde_json::to_vec(cgroup))
+    }
+
+    /// Reads where the cgroup is; none if none has been made.
+    ///
+    /// # Errors
+    /// What the file system said, or a file that cannot be understood.
+    pub fn load_cgroup(&self) -> Result<Option<Cgroup>, StateError> {
+        self.read(Self::CGROUP)
+    }
+
     fn replace(
         &self,
         name: &str,
@@ -258,24 +278,35 @@ impl StateFolder {
     /// # Errors
     /// What the file system said, or a record that cannot be understood.
     pub fn load(&self) -> Result<Option<State>, StateError> {
-        let file = self.path.join(Self::STATE);
-        let text = match fs::read(&file) {
-            Ok(text) => text,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(StateError::io("read", &file)(e)),
+        let Some(state) = self.read::<State>(Self::STATE)? else {
+            return Ok(None);
         };
-        let state: State = serde_json::from_slice(&text).map_err(|e| StateError::Damaged {
-            file: file.clone(),
-            problem: e.to_string(),
-        })?;
         if state.version != VERSION {
             let problem = format!(
                 "is of version {}, this program writes version {VERSION}",
                 state.version
             );
-            return Err(StateError::Damaged { file, problem });
+            return Err(StateError::Damaged {
+                file: self.path.join(Self::STATE),
+                problem,
+            });
         }
         Ok(Some(state))
+    }
+
+    fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, StateError> {
+        let file = self.path.join(name);
+        let text = match fs::read(&file) {
+            Ok(text) => text,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(StateError::io("read", &file)(e)),
+        };
+        serde_json::from_slice(&text)
+            .map(Some)
+            .map_err(|e| StateError::Damaged {
+                file,
+                problem: e.to_string(),
+            })
     }
 
     /// Removes the folder. Only what this program puts there is removed, and no folder that has something in it:
@@ -287,11 +318,13 @@ impl StateFolder {
         for name in [
             Self::CONFIG,
             Self::CONFIG_NEW,
+            Self::CGROUP_NEW,
             Self::MONITOR,
             Self::VSOCK,
             Self::CONTROL,
             Self::STATE_NEW,
-            // Last, as it says what else there was to remove.
+            // Last, as they say what else there was to remove.
+            Self::CGROUP,
             Self::STATE,
         ] {
             remove(&self.path.join(name), |path| fs::remove_file(path))?;

@@ -30,7 +30,7 @@ mod vsock;
 pub use agent::{Agent, AgentError, Further, NewProcess};
 pub use apparmor::{AppArmorError, AppArmorProfile};
 pub use boot_files::{BootFileError, open_initramfs, open_kernel};
-pub use cgroup::{Cgroup, CgroupError, mount_point as cgroup_mount_point};
+pub use cgroup::{Birthplace, Cgroup, CgroupError, Driver, Limits, mount_point as cgroup_mount_point};
 pub use end::VmmEnd;
 pub use folder::{StateError, StateFolder};
 pub use host_files::{HostFile, HostFileError};

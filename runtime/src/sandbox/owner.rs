@@ -212,7 +212,7 @@ impl Owner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sandbox::{NewState, ProcessIdentity};
+    use crate::sandbox::{Cgroup, Driver, NewState, ProcessIdentity};
 
     fn annotations(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         let pairs = pairs
@@ -231,13 +231,14 @@ mod tests {
     ) {
         let id: Id = id.parse().expect("valid id");
         let folder = StateFolder::create(root, &id).expect("free");
+        let cgroup = Cgroup::place(Driver::Cgroupfs, Path::new("/c"), &id, "").expect("a place");
         let mut state = State::creating(NewState {
             id,
             sandbox: sandbox.parse().expect("valid id"),
             monitor: ProcessIdentity::current().expect("this process has an identity"),
             bundle: "/bundle".into(),
             rootfs: "/bundle/rootfs".into(),
-            cgroup: "/sys/fs/cgroup/bulkhead/a".into(),
+            cgroup,
             network: None,
             annotations,
         });

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Id, process::ProcessIdentity};
+use super::{Cgroup, Id, process::ProcessIdentity};
 
 /// The record's format. A record of another version is not touched.
 pub const VERSION: u32 = 2;
@@ -79,7 +79,7 @@ pub struct State {
     /// The root file system's folder.
     pub rootfs: PathBuf,
     /// The sandbox's cgroup on the host.
-    pub cgroup: PathBuf,
+    pub cgroup: Cgroup,
     /// The network namespace that `config.json` names by its path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<PathBuf>,
@@ -104,7 +104,7 @@ pub struct NewState {
     /// The root file system's folder.
     pub rootfs: PathBuf,
     /// The sandbox's cgroup on the host.
-    pub cgroup: PathBuf,
+    pub cgroup: Cgroup,
     /// The network namespace that `config.json` names by its path.
     pub network: Option<PathBuf>,
     /// From `config.json`.

@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 
 use super::collect::Collected;
 use super::poor_kvm::PoorKvm;
-use super::{LIMIT, processes};
+use super::{LIMIT, Systemd, processes};
 use crate::l1::pty::Terminal;
 use crate::testbed::channel::WindowSize;
 
@@ -60,6 +60,16 @@ impl Invocation {
         command
             .args(["--mount", "--", "sh", "-ec"])
             .arg(format!("{setup}\nexec \"$0\" \"$@\""))
+            .arg(self.command.get_program())
+            .args(self.command.get_args());
+        Self { command }
+    }
+
+    /// Runs it where `systemd` is process 1.
+    #[must_use]
+    pub fn in_host_of(self, systemd: &Systemd) -> Self {
+        let mut command = systemd.command();
+        command
             .arg(self.command.get_program())
             .args(self.command.get_args());
         Self { command }

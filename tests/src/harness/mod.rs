@@ -13,6 +13,7 @@ mod host;
 mod leaks;
 mod poor_kvm;
 pub mod processes;
+mod systemd;
 
 pub use artifacts::{initramfs, kernel, make_root_image, program, vmm};
 pub use bulkhead::{Invocation, Output, Running};
@@ -20,6 +21,7 @@ pub use bundle::{Bundle, default_config};
 pub use console::{ConsoleSocket, ReceivedTerminal};
 pub use container::Container;
 pub use host::Host;
+pub use systemd::Systemd;
 
 use std::time::Duration;
 

@@ -140,7 +140,7 @@ impl Monitor {
         let network = self.bundle.spec.linux.network();
         let owner = self.place.owner();
         let cgroup = match &self.place {
-            Place::Own(cgroup) => cgroup.path().to_owned(),
+            Place::Own(cgroup) => cgroup.clone(),
             Place::Joined(owner) => owner.state.cgroup.clone(),
         };
         Ok(State::creating(NewState {

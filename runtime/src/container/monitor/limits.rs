@@ -1,6 +1,9 @@
 //! The limits that a container has now: those of `config.json`, as later updates have changed them.
 
+use serde::Deserialize;
 use serde_json::Value;
+
+use crate::oci::Resources;
 
 /// `linux.resources`.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -17,6 +20,14 @@ impl Limits {
         let mut changed = self.clone();
         merge(&mut changed.0, update);
         changed
+    }
+
+    /// What the host's side acts upon.
+    ///
+    /// # Errors
+    /// A field of another type than the specification's.
+    pub fn view(&self) -> serde_json::Result<Resources> {
+        Resources::deserialize(&self.0)
     }
 
     /// Every limit of the sections that `update` is about: a limit may mean something else beside others.

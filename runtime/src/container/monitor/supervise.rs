@@ -1,5 +1,7 @@
 //! From a container at its start gate to its end.
 
+use std::error::Error;
+
 use bulkhead_agent_protocol::messages::WaitResponse;
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -12,7 +14,8 @@ use crate::{
         failure::In,
         streams::Copying,
     },
-    sandbox::{Agent, Exit, Network, Sandbox, StartError, State, Status},
+    oci::drop_host_resources,
+    sandbox::{Agent, Exit, Limits as HostLimits, Network, Sandbox, Size, StartError, State, Status},
     signals,
 };
 
@@ -197,14 +200,32 @@ impl Watched<'_> {
         saved.map_err(|error| error.to_string())
     }
 
-    /// Changes limits.
+    /// Changes limits, on the host and in the guest.
     async fn update(&mut self, resources: &Value) -> Result<(), String> {
         let limits = self.limits.with(resources);
-        let sections = limits.about(resources).to_string().into_bytes();
+        self.limit_on_host(&limits).await?;
+        let mut sections = limits.about(resources);
+        drop_host_resources(&mut sections);
+        let sections = sections.to_string().into_bytes();
         let updated = self.agent.update(self.state.id.as_str(), sections).await;
         updated.map_err(|error| error.to_string())?;
         self.limits = limits;
         Ok(())
+    }
+
+    async fn limit_on_host(&self, limits: &Limits) -> Result<(), String> {
+        let text = |error: &dyn Error| error.to_string();
+        let resources = limits.view().map_err(|e| text(&e))?;
+        let limits = if self.state.owns_sandbox() {
+            let config = &self.monitor.config;
+            HostLimits::of(config, &resources, Size::of(config, &self.monitor.bundle.spec))
+        } else {
+            HostLimits::of_joined(&resources)
+        };
+        let (cgroup, limits) = (self.state.cgroup.clone(), limits.map_err(|e| text(&e))?);
+        // systemd may take its time.
+        let updated = tokio::task::spawn_blocking(move || cgroup.update(&limits)).await;
+        updated.map_err(|e| text(&e))?.map_err(|e| text(&e))
     }
 
     /// Passes a signal on to the program; the terminal's change of size becomes the guest's.

@@ -1,7 +1,7 @@
 use std::{collections::BTreeMap, ffi::OsStr, os::unix::ffi::OsStrExt};
 
 use super::*;
-use crate::sandbox::{NewState, ProcessIdentity, Status};
+use crate::sandbox::{Driver, NewState, ProcessIdentity, Status};
 
 fn id(text: &str) -> Id {
     text.parse().expect("valid id")
@@ -14,7 +14,13 @@ fn state(id: Id) -> State {
         monitor: ProcessIdentity::current().expect("this process has an identity"),
         bundle: "/bundle".into(),
         rootfs: "/bundle/rootfs".into(),
-        cgroup: "/sys/fs/cgroup/bulkhead/a".into(),
+        cgroup: Cgroup::place(
+            Driver::Cgroupfs,
+            Path::new("/c"),
+            &"a".parse().expect("valid id"),
+            "",
+        )
+        .expect("a place"),
         network: None,
         annotations: BTreeMap::from([("k".to_owned(), "v".to_owned())]),
     })
@@ -83,6 +89,19 @@ fn a_stand_in_that_has_gone_means_stopped() {
     assert_eq!(state.current_status(), Status::Running);
     state.monitor.start_time += 1;
     assert_eq!(state.current_status(), Status::Stopped);
+}
+
+#[test]
+fn the_cgroup_is_known_before_the_record() {
+    let root = tempfile::tempdir().expect("temporary folder");
+    let folder = StateFolder::create(root.path(), &id("a")).expect("free");
+    assert_eq!(folder.load_cgroup().expect("readable"), None);
+    for driver in [Driver::Cgroupfs, Driver::Systemd] {
+        let cgroup = Cgroup::place(driver, Path::new("/c"), &id("a"), "").expect("a place");
+        folder.save_cgroup(&cgroup).expect("writable");
+        assert_eq!(folder.load_cgroup().expect("readable"), Some(cgroup));
+    }
+    folder.remove().expect("removable");
 }
 
 #[test]
