@@ -16,7 +16,7 @@ export BULKHEAD_INITRAMFS := $(CURDIR)/$(guest)/initramfs.cpio
 # What the product is built with, what its guest kernel is, and what the emulated host for tests needs.
 build_packages   := gcc libc6-dev libseccomp-dev
 kernel_packages  := make binutils flex bison bc perl tar xz-utils libelf-dev linux-source-6.12
-testbed_packages := qemu-system-x86 busybox-static cpio kmod zstd libcap-ng-dev erofs-utils e2fsprogs qemu-utils apparmor iproute2
+testbed_packages := qemu-system-x86 busybox-static cpio kmod zstd libcap-ng-dev erofs-utils e2fsprogs qemu-utils apparmor iproute2 systemd dbus
 bench_packages   := runc crun
 
 .PHONY: help run test bench install clean testbed-shell packages product testbed
@@ -49,6 +49,11 @@ install: product ## Install to $(DESTDIR)$(PREFIX), by default /usr
 	install -D -t $(DESTDIR)$(PREFIX)/bin $(release)/bulkhead
 	install -D -t $(DESTDIR)$(PREFIX)/libexec/bulkhead $(release)/bulkhead-vmm
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/bulkhead $(guest)/vmlinux $(guest)/initramfs.cpio
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1
+	$(release)/bulkhead man $(DESTDIR)$(PREFIX)/share/man/man1
+	$(release)/bulkhead completion bash | install -D -m 644 /dev/stdin $(DESTDIR)$(PREFIX)/share/bash-completion/completions/bulkhead
+	$(release)/bulkhead completion zsh | install -D -m 644 /dev/stdin $(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_bulkhead
+	$(release)/bulkhead completion fish | install -D -m 644 /dev/stdin $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/bulkhead.fish
 
 clean: ## Remove what was built here; downloads and the guest kernel stay in ~/.cache/bulkhead
 	cargo clean

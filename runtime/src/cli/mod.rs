@@ -2,14 +2,18 @@
 
 mod check;
 mod checkpoint;
+mod completion;
 mod create;
 mod creation;
 mod delete;
 mod events;
 mod exec;
 mod features;
+mod help;
 mod kill;
 mod list;
+mod man;
+mod mistake;
 mod pause;
 mod ps;
 mod resume;
@@ -37,16 +41,14 @@ use crate::{
     },
 };
 
-/// What callers expect after a command that does not exist.
-const UNKNOWN_COMMAND: u8 = 3;
-
 /// Runs OCI containers, each in a virtual machine of its own.
 #[derive(Debug, Parser)]
 #[command(
     name = "bulkhead",
     disable_version_flag = true,
+    disable_help_flag = true,
     disable_help_subcommand = true,
-    arg_required_else_help = true
+    after_help = help::EXPLANATION
 )]
 struct CommandLine {
     #[command(flatten)]
@@ -82,6 +84,9 @@ struct Global {
     /// Print the version
     #[arg(short, long)]
     version: bool,
+    /// Print this
+    #[arg(short, long)]
+    help: bool,
 }
 
 impl Global {
@@ -128,6 +133,8 @@ enum Command {
     Events(events::Events),
     Checkpoint(checkpoint::Checkpoint),
     Restore(checkpoint::Restore),
+    Completion(completion::Completion),
+    Man(man::Man),
 }
 
 /// Why a command failed.
@@ -235,15 +242,12 @@ fn io(action: impl Into<String>) -> impl FnOnce(std::io::Error) -> Error {
 pub fn main() -> ExitCode {
     let line = match CommandLine::try_parse() {
         Ok(line) => line,
-        Err(error) => {
-            // Help goes to standard output, mistakes to standard error; a closed one is nobody's concern.
+        Err(error) if error.kind() == ErrorKind::DisplayHelp => {
+            // A closed standard output is nobody's concern.
             let _ = error.print();
-            return match error.kind() {
-                ErrorKind::DisplayHelp => ExitCode::SUCCESS,
-                ErrorKind::InvalidSubcommand => ExitCode::from(UNKNOWN_COMMAND),
-                _ => ExitCode::FAILURE,
-            };
+            return ExitCode::SUCCESS;
         }
+        Err(error) => return ExitCode::from(mistake::report(&error)),
     };
     line.execute().unwrap_or_else(|error| {
         logging::report(&error, error.console());
@@ -258,7 +262,7 @@ impl CommandLine {
             .log
             .as_deref()
             .map_or_else(String::new, |file| file.display().to_string())))?;
-        match self.command {
+        match self.command.filter(|_| !global.help) {
             Some(Command::Run(run)) => run.execute(&global),
             Some(Command::Create(create)) => create.execute(&global),
             Some(Command::Start(start)) => start.execute(&global),
@@ -277,16 +281,20 @@ impl CommandLine {
             Some(Command::Events(events)) => events.execute(&global),
             Some(Command::Checkpoint(checkpoint)) => checkpoint.execute(),
             Some(Command::Restore(restore)) => restore.execute(),
-            None if !global.version => {
-                // A closed standard error is nobody's concern.
-                let _ = writeln!(std::io::stderr(), "{}", CommandLine::command().render_help());
-                Ok(ExitCode::FAILURE)
-            }
+            Some(Command::Completion(completion)) => completion.execute(),
+            Some(Command::Man(man)) => man.execute(),
             None => {
-                println!(
-                    "bulkhead version {}\nspec: {OCI_VERSION}",
-                    env!("CARGO_PKG_VERSION")
-                );
+                let text = if global.version {
+                    format!(
+                        "bulkhead version {}\nspec: {OCI_VERSION}\n",
+                        env!("CARGO_PKG_VERSION")
+                    )
+                } else {
+                    help::text(&CommandLine::command())
+                };
+                std::io::stdout()
+                    .write_all(text.as_bytes())
+                    .map_err(io("standard output"))?;
                 Ok(ExitCode::SUCCESS)
             }
         }
