@@ -55,10 +55,12 @@ mod tests {
 
     #[test]
     fn a_mistake_is_one_line() {
-        assert_eq!(
-            text(&["bulkhead", "delet"]),
-            "unrecognized subcommand 'delet'; tip: a similar subcommand exists: 'delete'; see bulkhead --help"
+        let unknown = text(&["bulkhead", "delet"]);
+        assert!(
+            unknown.starts_with("unrecognized subcommand 'delet'; tip: ") && unknown.contains("'delete'"),
+            "{unknown}"
         );
+        assert!(!unknown.contains('\n'), "{unknown}");
         assert_eq!(
             text(&["bulkhead", "state"]),
             "the following required arguments were not provided: <ID>; see bulkhead --help"
