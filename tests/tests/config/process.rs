@@ -146,3 +146,22 @@ fn a_terminal_has_the_size_asked_for() {
     let output = host.run(&bundle).spawn_on_terminal(size).wait().with_code(0);
     assert_eq!(output.stdout(), "33 77\r\n88:0\r\n/dev/pts/0\r\n", "{output:?}");
 }
+
+#[test]
+fn a_further_process_uses_the_processors_asked_for() {
+    let mut host = Host::new();
+    host.settings.insert("vcpus".into(), 2.into());
+    let bundle = host.bundle(|config| {
+        config["process"]["args"] = json!(["sh", "-c", "grep Cpus_allowed_list /proc/self/status; read x"]);
+        config["process"]["execCPUAffinity"] = json!({"initial": "0", "final": "1"});
+    });
+    let id = host.new_id();
+    let mut running = host.run_as(&bundle, &id).spawn();
+    running.wait_for("Cpus_allowed_list:\t0-1\n");
+    let exec = host
+        .bulkhead()
+        .args(["exec", &id, "grep", "Cpus_allowed_list", "/proc/self/status"]);
+    assert_eq!(exec.output().success(), "Cpus_allowed_list:\t1\n");
+    running.send("\n");
+    running.wait().success();
+}
