@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Stdio;
 
 use bulkhead_tests::harness::{Bundle, Host};
 use serde_json::{Value, json};
@@ -61,11 +60,6 @@ fn every_hook_runs_at_its_point_and_is_told_the_state() {
          readlink /proc/$pid/ns/net >> {0}; grep SigBlk /proc/self/status >> {0}; cat /proc/self/cgroup >> {0}",
         namespaces.display()
     );
-    let guest_hook = |place: &str| {
-        format!(
-            "read -r state; echo \"$state\" > {place}/tmp/state; echo \"$$ $GREETING\" >> {place}/tmp/state"
-        )
-    };
     let bundle = bundle(
         &host,
         &file,
@@ -74,12 +68,11 @@ fn every_hook_runs_at_its_point_and_is_told_the_state() {
             "createRuntime": [noting("createRuntime", &file)],
             "createContainer": [{
                 "path": "/bin/busybox",
-                "args": ["sh", "-c", guest_hook("/run/bulkhead/shared/*/rootfs") + "; cd /run/bulkhead/shared/*/rootfs/tmp; \
-                    read -r all < state; echo \"$all\" > created"],
-                "env": ["GREETING=hello"],
+                "args": ["sh", "-c", "cd /run/bulkhead/shared/*/rootfs/tmp; read -r state; echo \"$state\" > created"],
             }],
             "startContainer": [{
-                "path": "/bin/sh", "args": ["sh", "-c", guest_hook("") + "; /bin/id -u >> /tmp/state"],
+                "path": "/bin/sh",
+                "args": ["sh", "-c", "read -r state; { echo \"$state\"; echo \"$$ $GREETING\"; /bin/id -u; } > /tmp/state"],
                 "env": ["GREETING=hello"],
             }],
             "poststart": [noting("poststart", &file)],
@@ -211,22 +204,12 @@ fn a_failing_poststart_hook_stops_the_program() {
     );
     assert_eq!(names(&file), ["poststop"]);
 
-    let id = host.new_id();
-    let create = host
-        .bulkhead()
-        .args(["create", "--bundle"])
-        .arg(bundle.folder())
-        .arg(&id);
-    create.spawn_with_stdout(Stdio::null()).wait().with_code(0);
-    let start = host.bulkhead().args(["start", &id]).output().refusal();
-    assert!(start.contains("hooks.poststart[0]"), "{start}");
-    let delete = || {
-        host.bulkhead()
-            .args(["delete", "--force", &id])
-            .output()
-            .with_code(0)
-    };
-    delete();
+    let container = host.create(&bundle);
+    let line = container.command("start").output().refusal();
+    assert!(line.contains("hooks.poststart[0]"), "{line}");
+    let _ = container.wait();
+    assert_eq!(container.status(), "stopped");
+    container.delete();
     assert_eq!(names(&file), ["poststop", "poststop"]);
 }
 
