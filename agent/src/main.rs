@@ -3,6 +3,7 @@
 mod apparmor;
 mod boot;
 mod container;
+mod disks;
 mod error;
 mod failure;
 mod network;

@@ -15,6 +15,7 @@ use crate::{
         Container, Plan,
         spec::{self, SpecError},
     },
+    disks,
     error::AgentError,
     process::{launch::Stdio, stdio},
     reaper::Reaper,
@@ -77,7 +78,8 @@ impl Sandbox {
     async fn build(&self, request: &proto::CreateContainerRequest) -> Result<Arc<Container>, AgentError> {
         // First, as whatever fails ends the streams.
         let stdio = self.connect(request.stdio.as_ref()).await?;
-        let plan = Plan::parse(&request.spec, &request.state)?;
+        let spec = disks::prepare(&request.disks, &request.spec)?;
+        let plan = Plan::parse(&spec, &request.state)?;
         {
             let mut mounted = self.mounted.lock().expect("nothing panics while it is locked");
             for storage in &request.storages {

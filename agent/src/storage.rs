@@ -63,7 +63,10 @@ pub fn mount(storage: &Storage, mounted: &mut HashSet<PathBuf>) -> Result<(), Ag
 }
 
 /// The device node of the virtio-blk device with the serial number given.
-fn block_device(serial: &str) -> Result<PathBuf, Failure> {
+///
+/// # Errors
+/// There is none.
+pub fn block_device(serial: &str) -> Result<PathBuf, Failure> {
     let missing = || Failure::new(format!("no block device has the serial number \"{serial}\""));
     let devices = fs::read_dir("/sys/block").step(|| "read /sys/block")?;
     devices

@@ -52,11 +52,29 @@ fn a_profile_is_enforced() {
     let output = host.run(&bundle).output().success();
     assert_eq!(output, "test-profile (enforce)\nallowed\ndenied\n");
 
+    // A further process can be confined in a container that is not.
     let bundle = host.bundle(|config| {
-        config["process"]["args"] = json!(["sh", "-c", SCRIPT]);
+        config["process"]["args"] = json!(["sh", "-c", format!("{SCRIPT}\ncat")]);
         config["process"]["apparmorProfile"] = json!("unconfined");
     });
-    assert_eq!(host.run(&bundle).output().success(), "unconfined\nallowed\n");
+    let id = host.new_id();
+    let mut running = host.run_as(&bundle, &id).spawn();
+    assert_eq!(running.wait_for("allowed\n"), "unconfined\nallowed\n");
+    let exec = |profile: &str| {
+        let exec = host.bulkhead().args(["exec", "--apparmor", profile, &id]);
+        exec.args(["sh", "-c", SCRIPT]).output()
+    };
+    assert_eq!(
+        exec("test-profile").success(),
+        "test-profile (enforce)\nallowed\ndenied\n"
+    );
+    let refused = exec("other").with_code(255);
+    assert!(
+        refused.stderr().contains("process.apparmorProfile: \"other\""),
+        "{refused:?}"
+    );
+    drop(running.stdin.take());
+    assert_eq!(running.wait().success(), "unconfined\nallowed\n");
 }
 
 #[test]

@@ -28,6 +28,10 @@ pub const MAX_STREAM_NAME: usize = 128;
 pub const SHARED_TAG: &str = "bulkhead";
 /// Where the guest mounts the sandbox's shared folder.
 pub const SHARED_FOLDER: &str = "/run/bulkhead/shared";
+/// Where the guest mounts the file systems of disks, below the container's id.
+pub const DISK_FOLDER: &str = "/run/bulkhead/disks";
+/// What the link to a disk's node begins with in the guest. The disk's id follows.
+pub const DISK_LINKS: &str = "/dev/disk/by-id/virtio-";
 /// What `linux.namespaces[].path` begins with, in the document for the guest, when a container shares a namespace of another
 /// one in its sandbox. That container's id follows.
 pub const NAMESPACE_OF: &str = "container:";

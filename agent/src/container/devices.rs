@@ -20,7 +20,10 @@ use super::{
     paths::{self, Kind},
     spec::{SpecError, check_id},
 };
-use crate::failure::{Failure, Step};
+use crate::{
+    disks,
+    failure::{Failure, Step},
+};
 
 /// The devices that every container has, as the runtime specification lists them.
 const DEFAULT: &[(&str, u32, u32)] = &[
@@ -123,9 +126,14 @@ impl PlannedDevice {
     fn create(&self, root: BorrowedFd<'_>, user_namespace: bool) -> Result<(), Failure> {
         let named = || format!("create device {}", self.path.display());
         if user_namespace {
+            let own = if self.kind == FileType::BlockDevice {
+                disks::node(self.number)
+            } else {
+                self.path.clone()
+            };
             let device = open_tree(
                 rustix::fs::CWD,
-                &self.path,
+                &own,
                 OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
             )
             .step(named)?;

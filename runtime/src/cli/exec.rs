@@ -19,7 +19,7 @@ use crate::{
     },
     logging,
     oci::{Changes, ConsoleSize, FurtherProcess, UserChange},
-    sandbox::{Exit, GuestSocket, State, StateFolder, Status as ContainerStatus},
+    sandbox::{AppArmorProfile, Exit, GuestSocket, State, StateFolder, Status as ContainerStatus},
 };
 
 /// What callers expect when a program could not be run.
@@ -121,6 +121,7 @@ impl Exec {
             container: state.id.to_string(),
             process: further.document.to_string().into_bytes(),
             cgroup,
+            profile: new_profile(global, &folder, &further)?,
         };
         let guest = GuestSocket::of(&global.folder(&state.sandbox)?)?;
         if console_socket.is_some() && !(detach && has_terminal) {
@@ -200,6 +201,27 @@ impl Exec {
         let config: Config = folder.load_config()?;
         Ok(FurtherProcess::change(config.process, changes)?)
     }
+}
+
+/// The profile that confines the process, if the guest does not have it yet with the container's.
+fn new_profile(
+    global: &Global,
+    folder: &StateFolder,
+    further: &FurtherProcess,
+) -> Result<Option<AppArmorProfile>, Error> {
+    let Some(name) = further.process.apparmor_profile.as_deref() else {
+        return Ok(None);
+    };
+    let config: Config = folder.load_config()?;
+    if config
+        .process
+        .get("apparmorProfile")
+        .is_some_and(|own| own == name)
+    {
+        return Ok(None);
+    }
+    let settings = crate::config::Config::load(global.config.as_deref())?;
+    Ok(AppArmorProfile::find(&settings, Some(name))?)
 }
 
 /// The terminal on standard input, for a process of which the options or the file say that it has one.

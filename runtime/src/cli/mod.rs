@@ -36,7 +36,7 @@ use crate::{
     logging::{self, Format},
     oci::{BundleError, FieldError, FurtherProcessError, OCI_VERSION},
     sandbox::{
-        AgentError, CgroupError, Driver, Id, IdError, State, StateError, StateFolder,
+        AgentError, AppArmorError, CgroupError, Driver, Id, IdError, State, StateError, StateFolder,
         Status as ContainerStatus,
     },
 };
@@ -186,6 +186,8 @@ enum Error {
     Exec(Box<Error>),
     #[error(transparent)]
     ExecProcess(#[from] ExecError),
+    #[error(transparent)]
+    AppArmor(#[from] AppArmorError),
     #[error(transparent)]
     FurtherProcess(#[from] FurtherProcessError),
     #[error(transparent)]

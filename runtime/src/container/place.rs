@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::{
     config::Config,
-    oci::{FieldError, Spec},
+    oci::{FieldError, Spec, Vm},
     sandbox::{
         Birthplace, Cgroup, CgroupError, Driver, Id, Limits, Owner, OwnerError, Size, cgroup_mount_point,
     },
@@ -16,6 +16,14 @@ pub enum PlaceError {
     /// The sandbox that it names cannot be joined.
     #[error(transparent)]
     Owner(#[from] OwnerError),
+    /// It wants a microVM of its own making.
+    #[error(
+        "vm: the container joins the microVM of sandbox {sandbox}, which runs already; remove it from config.json"
+    )]
+    Machine {
+        /// The sandbox's owner.
+        sandbox: Id,
+    },
     /// The host's cgroups.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
@@ -40,6 +48,11 @@ impl Place {
     /// Its annotations name a sandbox that cannot be joined, or its cgroup is not to be had.
     pub fn of(driver: Driver, spec: &Spec, id: &Id, root: &Path) -> Result<Self, PlaceError> {
         if let Some(owner) = Owner::named_by(&spec.annotations, root)? {
+            if spec.vm.as_ref().is_some_and(|vm| *vm != Vm::default()) {
+                return Err(PlaceError::Machine {
+                    sandbox: owner.state.id.clone(),
+                });
+            }
             return Ok(Self::Joined(Box::new(owner)));
         }
         let cgroup = Cgroup::place(driver, &cgroup_mount_point()?, id, &spec.linux.cgroups_path)?;

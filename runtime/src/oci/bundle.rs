@@ -9,7 +9,7 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    BindSource, FieldError, Spec,
+    BindSource, Disks, FieldError, Spec,
     devices::check_devices,
     process::check_words,
     refuse_unsupported,
@@ -33,6 +33,8 @@ pub struct Bundle {
     pub rootfs: PathBuf,
     /// The host's side of each bind mount, in the order of `mounts`.
     pub binds: Vec<BindSource>,
+    /// The block devices of the host that it is to have.
+    pub disks: Disks,
 }
 
 /// Why a bundle cannot be used.
@@ -130,12 +132,14 @@ impl Bundle {
         check_words(&document["process"])?;
         check_devices(&document)?;
         let rootfs = resolve(&folder, &root.path);
+        let disks = Disks::find(&spec, &folder)?;
         Ok(Self {
             folder,
             document,
             spec,
             rootfs,
             binds,
+            disks,
         })
     }
 }

@@ -5,6 +5,7 @@
 
 mod bundle;
 mod devices;
+mod disks;
 mod further;
 mod guest;
 mod id_mapping;
@@ -15,6 +16,7 @@ mod validate;
 mod vm;
 
 pub use bundle::{Bundle, BundleError, parse as parse_document};
+pub use disks::{Disk, DiskMount, Disks, disk_folder};
 pub use further::{Changes, FurtherProcess, FurtherProcessError, UserChange};
 pub use guest::{GuestPaths, drop_host_resources, for_guest};
 pub use id_mapping::{IdMappings, IdRange};

@@ -171,6 +171,8 @@ pub struct Linux {
     pub resources: Resources,
     /// What it does not share with others.
     pub namespaces: Vec<Namespace>,
+    /// The device nodes that it is to have.
+    pub devices: Vec<Device>,
 }
 
 impl Linux {
@@ -180,6 +182,21 @@ impl Linux {
             .iter()
             .find(|namespace| namespace.kind == Namespace::NETWORK)
     }
+}
+
+/// A device node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Device {
+    /// Where it is in the container.
+    pub path: String,
+    /// `b` for a block device, `c` or `u` for a character device, `p` for a named pipe.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The first part of its number.
+    pub major: i64,
+    /// The second part of its number.
+    pub minor: i64,
 }
 
 /// A namespace of the container.
@@ -225,6 +242,47 @@ pub struct Resources {
     /// Block devices.
     #[serde(rename = "blockIO")]
     pub block_io: BlockIo,
+    /// Which devices may be used; the last rule that applies decides.
+    pub devices: Vec<DeviceRule>,
+}
+
+/// A rule for the use of devices.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct DeviceRule {
+    /// Whether it allows or denies.
+    pub allow: bool,
+    /// `a` or nothing for all devices, `b`, `c`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Absent or -1: all.
+    pub major: Option<i64>,
+    /// Absent or -1: all.
+    pub minor: Option<i64>,
+    /// Of `r`, `w` and `m`; empty: all.
+    pub access: String,
+}
+
+impl Resources {
+    /// Whether a block device may be written to.
+    pub fn may_write_block(&self, (major, minor): (u32, u32)) -> bool {
+        let is =
+            |rule: Option<i64>, number: u32| rule.is_none_or(|rule| rule == -1 || rule == i64::from(number));
+        let applies = |rule: &&DeviceRule| match rule.kind.as_str() {
+            "" | "a" => true,
+            "b" => {
+                is(rule.major, major)
+                    && is(rule.minor, minor)
+                    && (rule.access.is_empty() || rule.access.contains('w'))
+            }
+            _ => false,
+        };
+        self.devices
+            .iter()
+            .rev()
+            .find(applies)
+            .is_some_and(|rule| rule.allow)
+    }
 }
 
 /// Memory limits.

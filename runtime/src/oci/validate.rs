@@ -8,7 +8,7 @@ use std::{
 
 use bulkhead_agent_protocol::{hook::Hooks, spec::NAMESPACES};
 
-use super::{FieldError, IdMappings, Mount, Namespace, Process, Root, Spec};
+use super::{FieldError, IdMappings, Mount, Namespace, Process, Root, Spec, disks::block_source};
 
 /// The host's side of a bind mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,7 +79,7 @@ pub fn validate<'a>(spec: &'a Spec, bundle: &Path) -> Result<(&'a Root, Vec<Bind
             return Err(FieldError::new(format!("mounts[{index}].destination"), problem));
         }
         let mappings = IdMappings::of(mount, index, &spec.linux)?;
-        if mount.is_bind() {
+        if mount.is_bind() && block_source(mount, bundle).is_none() {
             binds.push(BindSource {
                 mappings,
                 ..bind_source(mount, index, bundle)?
@@ -240,8 +240,6 @@ fn only_on_the_host(metadata: &fs::Metadata) -> Option<&'static str> {
         Some("socket")
     } else if kind.is_fifo() {
         Some("named pipe")
-    } else if kind.is_block_device() {
-        Some("block device")
     } else if kind.is_char_device() && !ALIKE_EVERYWHERE.contains(&metadata.rdev()) {
         Some("character device")
     } else {

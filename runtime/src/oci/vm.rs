@@ -160,7 +160,7 @@ mod tests {
     use super::*;
     use crate::oci::Spec;
 
-    fn check(vm: Value) -> Result<Vm, String> {
+    fn check(vm: &Value) -> Result<Vm, String> {
         let spec = Spec::view(&json!({"vm": vm})).map_err(|error| error.to_string())?;
         let vm = spec.vm.expect("the section is there");
         vm.check().map_err(|error| error.to_string())?;
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn what_go_writes_for_nothing_is_nothing() {
-        let vm = check(json!({
+        let vm = check(&json!({
             "hypervisor": {"path": ""}, "kernel": {"path": ""}, "image": {"path": "", "format": ""}
         }));
         assert_eq!(vm, Ok(Vm::default()));
@@ -178,13 +178,13 @@ mod tests {
     #[test]
     fn both_spellings_of_the_hardware() {
         for spelling in ["hwConfig", "hwconfig"] {
-            let vm = check(json!({spelling: {"vcpus": 3, "memory": 201_326_592}})).expect("valid");
+            let vm = check(&json!({spelling: {"vcpus": 3, "memory": 201_326_592}})).expect("valid");
             assert_eq!(
                 (vm.hw_config.vcpus, vm.hw_config.memory),
                 (Some(3), Some(192 << 20))
             );
         }
-        let error = check(json!({"hwConfig": {"vcpus": 3}, "hwconfig": {"vcpus": 4}})).expect_err("which?");
+        let error = check(&json!({"hwConfig": {"vcpus": 3}, "hwconfig": {"vcpus": 4}})).expect_err("which?");
         assert!(error.starts_with("vm"), "{error}");
     }
 
@@ -225,7 +225,7 @@ mod tests {
                 "vm.image.format: \"vhdx\"",
             ),
         ] {
-            let error = check(vm).expect_err(field);
+            let error = check(&vm).expect_err(field);
             assert!(error.starts_with(field), "{error}");
         }
     }

@@ -6,7 +6,7 @@ mod exec;
 use bulkhead_agent_protocol::{
     AGENT_PORT, AgentClient, SHARED_FOLDER, SHARED_TAG,
     messages::{
-        ConfigureNetworkRequest, CreateContainerRequest, DeleteRequest, LoadAppArmorProfileRequest,
+        self, ConfigureNetworkRequest, CreateContainerRequest, DeleteRequest, LoadAppArmorProfileRequest,
         ResizeTerminalRequest, ShutdownRequest, SignalRequest, StartContainerRequest, Stdio, Storage,
         WaitRequest, WaitResponse,
     },
@@ -19,6 +19,7 @@ use ttrpc::{
 };
 
 use super::{AppArmorProfile, GuestSocket};
+use crate::oci::{Disk, DiskMount, Disks, disk_folder};
 pub use exec::{Further, NewProcess};
 
 /// A client of the agent. Clones share the connection.
@@ -81,6 +82,7 @@ impl Agent {
         id: &str,
         spec: Vec<u8>,
         state: Vec<u8>,
+        disks: &Disks,
         stdio: Stdio,
     ) -> Result<(), AgentError> {
         let shared = Storage {
@@ -93,7 +95,10 @@ impl Agent {
             container_id: id.to_owned(),
             spec,
             state,
-            storages: vec![shared],
+            storages: std::iter::once(shared)
+                .chain(disks.mounts.iter().filter_map(|mount| file_system(id, mount)))
+                .collect(),
+            disks: disks.disks.iter().map(described).collect(),
             stdio: MessageField::some(stdio),
             ..CreateContainerRequest::default()
         };
@@ -201,5 +206,29 @@ impl Agent {
         };
         self.client.resize_terminal(Context::default(), &request).await?;
         Ok(())
+    }
+}
+
+/// The file system of a mount that has a disk for its source, if the disk itself is not what is mounted.
+fn file_system(container: &str, mount: &DiskMount) -> Option<Storage> {
+    let (kind, options) = mount.file_system.as_ref()?;
+    Some(Storage {
+        source: mount.disk.clone(),
+        fstype: kind.clone(),
+        target: disk_folder(container, mount.index),
+        options: options.clone(),
+        ..Storage::default()
+    })
+}
+
+fn described(disk: &Disk) -> messages::Disk {
+    messages::Disk {
+        id: disk.id.clone(),
+        major: disk.number.0,
+        minor: disk.number.1,
+        mode: disk.mode,
+        uid: disk.owner.0,
+        gid: disk.owner.1,
+        ..messages::Disk::default()
     }
 }

@@ -1,6 +1,11 @@
 //! What a microVM is made of: the configuration file's choice, or the `vm` section's where `config.json` has one.
 
-use std::{fs::File, io, path::PathBuf};
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::{FileTypeExt, MetadataExt},
+    path::PathBuf,
+};
 
 use bulkhead_vmm::launch::{Block, Image};
 
@@ -13,7 +18,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    oci::{Spec, Vm},
+    oci::{Bundle, Disk, Vm},
 };
 
 /// What the guest's kernel is always told: talk on the serial port, and little. How it resets is the VMM's to say.
@@ -48,6 +53,16 @@ pub enum MachineError {
     /// What the guest's image refers to.
     #[error(transparent)]
     Image(#[from] ImageFileError),
+    /// A block device that the guest is to have.
+    #[error("{field}: {}: {source}", node.display())]
+    Disk {
+        /// The field of `config.json` that names it.
+        field: String,
+        /// Its node.
+        node: PathBuf,
+        /// Why it cannot be opened.
+        source: io::Error,
+    },
     /// The size.
     #[error(transparent)]
     Size(#[from] SizeError),
@@ -74,7 +89,8 @@ impl Machine {
     ///
     /// # Errors
     /// The first part that is not there, is something else, or may not be named by a `config.json`.
-    pub fn open(config: &Config, spec: &Spec) -> Result<Self, MachineError> {
+    pub fn open(config: &Config, bundle: &Bundle) -> Result<Self, MachineError> {
+        let spec = &bundle.spec;
         let vm = spec.vm.as_ref();
         let image = match vm.filter(|vm| !vm.image.path.is_empty()) {
             Some(vm) => Some(open_root(config, vm)?),
@@ -89,11 +105,16 @@ impl Machine {
             command_line.push(' ');
             command_line.push_str(parameter);
         }
-        let disks = image.map(|image| Block {
+        let has_root = image.is_some();
+        let root = image.map(|image| Block {
             id: IMAGE_ID.to_owned(),
             image: Some(image),
             read_only: true,
         });
+        let disks = root
+            .map(Ok)
+            .into_iter()
+            .chain(bundle.disks.disks.iter().map(open_disk));
         Ok(Self {
             size: Size::checked(config, spec)?,
             vmm: open_vmm(config, vm)?,
@@ -106,14 +127,14 @@ impl Machine {
             },
             initramfs: match named(config, vm, "vm.kernel.initrd", |vm| &vm.kernel.initrd)? {
                 Some(file) => Some(check_initramfs("vm.kernel.initrd", file)?),
-                None if disks.is_some() => None,
+                None if has_root => None,
                 None => Some(HostFile {
                     file: open_initramfs(&config.initramfs)?,
                     path: config.initramfs.clone(),
                 }),
             },
             command_line: command_line.trim_end().to_owned(),
-            disks: disks.into_iter().collect(),
+            disks: disks.collect::<Result<_, _>>()?,
         })
     }
 
@@ -145,6 +166,31 @@ fn open_vmm(config: &Config, vm: Option<&Vm>) -> Result<HostFile, MachineError> 
         Ok(file) => Ok(HostFile { file, path }),
         Err(source) => Err(MachineError::Binary { path, source }),
     }
+}
+
+/// Opens a block device of the host for the guest to have as a disk.
+fn open_disk(disk: &Disk) -> Result<Block, MachineError> {
+    let unreadable = |source| MachineError::Disk {
+        field: disk.field.clone(),
+        node: disk.node.clone(),
+        source,
+    };
+    let file = File::options()
+        .read(true)
+        .write(!disk.read_only)
+        .open(&disk.node)
+        .map_err(unreadable)?;
+    // The node may be another one by now.
+    let status = file.metadata().map_err(unreadable)?;
+    let number = (libc::major(status.rdev()), libc::minor(status.rdev()));
+    if !status.file_type().is_block_device() || number != disk.number {
+        return Err(unreadable(io::Error::other("another file has taken its place")));
+    }
+    Ok(Block {
+        id: disk.id.clone(),
+        image: Some(Image::raw(file.into())),
+        read_only: disk.read_only,
+    })
 }
 
 fn open_root(config: &Config, vm: &Vm) -> Result<Image, MachineError> {

@@ -29,7 +29,12 @@ pub fn make_mount_points(bundle: &Bundle) {
         let is_file = bundle
             .binds
             .iter()
-            .any(|bind| bind.index == index && !bind.is_folder);
+            .any(|bind| bind.index == index && !bind.is_folder)
+            || bundle
+                .disks
+                .mounts
+                .iter()
+                .any(|disk| disk.index == index && disk.file_system.is_none());
         if let Err(error) = make_in_root(&root, destination, is_file) {
             tracing::debug!(%error, destination = %mount.destination, "mount point not made");
         }

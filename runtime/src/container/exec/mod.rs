@@ -18,7 +18,7 @@ use super::{
     streams::{Copying, OutputError, name as stream_name, open as open_stream},
 };
 use crate::{
-    sandbox::{Agent, AgentError, CgroupError, Exit, Further, GuestSocket, NewProcess},
+    sandbox::{Agent, AgentError, AppArmorProfile, CgroupError, Exit, Further, GuestSocket, NewProcess},
     signals,
 };
 pub use detached::Detached;
@@ -35,6 +35,8 @@ pub struct Exec {
     pub process: Vec<u8>,
     /// The cgroup that it is to be in, relative to the container's; empty: the container's own.
     pub cgroup: String,
+    /// The AppArmor profile that the guest is to be given for it.
+    pub profile: Option<AppArmorProfile>,
 }
 
 /// Why a process does not run, or how it was lost.
@@ -118,6 +120,9 @@ impl Exec {
             cgroup: self.cgroup,
             lifeline: stream_name(LIFELINE),
         };
+        if let Some(profile) = self.profile {
+            agent.load_profile(profile).await?;
+        }
         let process = agent.exec(new, streams.description()).await?;
         let copying = streams.copy().map_err(ExecError::system("copy streams"))?;
         Ok(Running {

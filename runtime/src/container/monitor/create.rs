@@ -73,7 +73,7 @@ impl Monitor {
                 .in_stage(Stage::CreateContainer)?;
         }
         let spec = for_guest(
-            self.bundle.document.clone(),
+            self.bundle.disks.for_guest(self.bundle.document.clone(), id),
             &self.bundle.binds,
             &self.shares,
             paths,
@@ -85,6 +85,7 @@ impl Monitor {
                 id,
                 spec,
                 hooks::state(&state, Status::Creating),
+                &self.bundle.disks,
                 streams.description(),
             ))
             .await
@@ -107,7 +108,7 @@ impl Monitor {
         SharedFiles::copy(self.folder.id(), &self.bundle)
             .and_then(|files| files.place(shared.path()))
             .in_stage(Stage::PrepareStorage)?;
-        let machine = Machine::open(&self.config, &self.bundle.spec).in_stage(Stage::StartVmm)?;
+        let machine = Machine::open(&self.config, &self.bundle).in_stage(Stage::StartVmm)?;
         tracing::debug!(size = ?machine.size, "start VMM");
         let starting = Starting::launch(machine, &self.folder, &shared, self.cgroup.as_fd())
             .in_stage(Stage::StartVmm)?;
