@@ -63,3 +63,50 @@ impl MmioBus {
         Some((window, offset % WINDOW))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use virtio_bindings::virtio_ids::VIRTIO_ID_RNG;
+    use virtio_bindings::virtio_mmio::{
+        VIRTIO_MMIO_DEVICE_ID, VIRTIO_MMIO_MAGIC_VALUE, VIRTIO_MMIO_STATUS, VIRTIO_MMIO_VERSION,
+    };
+    use vm_memory::GuestAddress;
+    use vmm_sys_util::eventfd::EventFd;
+
+    use super::*;
+    use crate::devices::virtio::{Rng, Wiring};
+    use crate::event_loop::EventLoop;
+    use crate::memory;
+
+    const START: u64 = 0xd000_0000;
+
+    fn read(bus: &MmioBus, window: u64, register: u32) -> u32 {
+        let mut data = [0xaa; 4];
+        bus.read(START + window * WINDOW + u64::from(register), &mut data);
+        u32::from_le_bytes(data)
+    }
+
+    #[test]
+    fn a_reserved_window_says_that_there_is_no_device_until_there_is() {
+        let bus = MmioBus::new(START, vec![Window::Reserved, Window::Reserved]);
+        for window in 0..2 {
+            assert_eq!(read(&bus, window, VIRTIO_MMIO_MAGIC_VALUE), 0x7472_6976);
+            assert_eq!(read(&bus, window, VIRTIO_MMIO_VERSION), 2);
+            assert_eq!(read(&bus, window, VIRTIO_MMIO_DEVICE_ID), 0);
+        }
+        bus.write(START + u64::from(VIRTIO_MMIO_STATUS), &1u32.to_le_bytes());
+        assert_eq!(read(&bus, 0, VIRTIO_MMIO_STATUS), 0);
+        assert_eq!(read(&bus, 2, VIRTIO_MMIO_MAGIC_VALUE), u32::MAX);
+
+        let event_loop = EventLoop::new().unwrap();
+        let wiring = Wiring {
+            memory: memory::allocate(&[(GuestAddress(0), 1 << 20)]).unwrap(),
+            line: EventFd::new(0).unwrap(),
+            kicks: vec![EventFd::new(0).unwrap()],
+        };
+        let device = MmioTransport::new(Box::new(Rng::new(event_loop.handle())), wiring).unwrap();
+        bus.fill(1, device);
+        assert_eq!(read(&bus, 0, VIRTIO_MMIO_DEVICE_ID), 0);
+        assert_eq!(read(&bus, 1, VIRTIO_MMIO_DEVICE_ID), VIRTIO_ID_RNG);
+    }
+}

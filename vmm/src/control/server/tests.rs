@@ -13,6 +13,7 @@ use super::*;
 use crate::console::ConsoleWriter;
 use crate::devices::mmio::MmioBus;
 use crate::devices::ports::Ports;
+use crate::devices::virtio::net::Net;
 use crate::devices::{reset, serial};
 use crate::event_loop::EventLoop;
 use crate::memory;
@@ -46,15 +47,19 @@ fn start() -> Server {
         });
         let vcpus = Vcpus::start(Vec::new(), &buses, &their_end).unwrap();
         let disks = vec![blk::Block::reserved("disk").slot()];
+        let mut event_loop = EventLoop::new().unwrap();
+        let handle = event_loop.handle();
         let guest = Guest {
             vcpus,
             console,
             end: their_end,
             disks,
-            networks: Box::new(|_, _, _| Err(DeviceError::NoneFree(0))),
+            networks: Box::new(move |tap, mac, mtu| {
+                Net::new(tap, mac, mtu, handle.clone())?;
+                Err(DeviceError::NoneFree(0))
+            }),
             started: Instant::now(),
         };
-        let mut event_loop = EventLoop::new().unwrap();
         event_loop.add(Box::new(ControlServer::new(listener.into(), guest).unwrap()));
         loop {
             event_loop.turn().unwrap();
@@ -188,6 +193,22 @@ fn an_image_comes_with_its_request() {
     assert!(message(Some(client.ask_with(&elsewhere, &image))).contains("\"disc\""));
     assert_eq!(client.ask_with(&attach(), &image), Response::Done);
     assert!(message(Some(client.ask_with(&attach(), &image))).contains("already"));
+}
+
+#[test]
+fn a_network_device_wants_a_tap() {
+    let server = start();
+    let mut client = server.connect();
+    let attach = |mtu| Request::AttachNetwork {
+        mac: "02:00:00:00:00:01".parse().unwrap(),
+        mtu,
+    };
+    assert!(message(Some(client.ask(&attach(1500)))).contains("no descriptor"));
+    let file = NamedTempFile::new().unwrap();
+    assert!(message(Some(client.ask_with(&attach(67), &file))).contains("the MTU is 67"));
+    assert!(message(Some(client.ask_with(&attach(1500), &file))).contains("not that of a tap"));
+    client.send(b"{\"request\":\"attach_network\",\"mac\":\"ff:ff:ff:ff:ff:ff\",\"mtu\":1500}\n");
+    assert!(message(client.response()).contains("is not the address of one Ethernet interface"));
 }
 
 #[test]

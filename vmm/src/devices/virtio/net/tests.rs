@@ -138,7 +138,8 @@ fn bytes(memory: &GuestMemory, address: u64, len: usize) -> Vec<u8> {
 /// A frame with a header of zeros, of `len` bytes in all, that can be told from others.
 fn frame(len: usize, seed: u8) -> Vec<u8> {
     let mut frame = vec![0; HEADER_LEN];
-    frame.extend((HEADER_LEN..len).map(|index| (index as u8).wrapping_mul(31).wrapping_add(seed)));
+    let bytes = (0..=u8::MAX).cycle().take(len - HEADER_LEN);
+    frame.extend(bytes.map(|byte| byte.wrapping_mul(31).wrapping_add(seed)));
     frame
 }
 
