@@ -25,30 +25,42 @@ pub struct Scheduler {
 
 /// A policy, with the kernel's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 #[allow(missing_docs, reason = "they are the words of the runtime specification")]
 pub enum SchedulerPolicy {
-    SchedOther = 0,
-    SchedFifo = 1,
-    SchedRr = 2,
-    SchedBatch = 3,
-    SchedIso = 4,
-    SchedIdle = 5,
-    SchedDeadline = 6,
+    #[serde(rename = "SCHED_OTHER")]
+    Other = 0,
+    #[serde(rename = "SCHED_FIFO")]
+    Fifo = 1,
+    #[serde(rename = "SCHED_RR")]
+    RoundRobin = 2,
+    #[serde(rename = "SCHED_BATCH")]
+    Batch = 3,
+    #[serde(rename = "SCHED_ISO")]
+    Iso = 4,
+    #[serde(rename = "SCHED_IDLE")]
+    Idle = 5,
+    #[serde(rename = "SCHED_DEADLINE")]
+    Deadline = 6,
 }
 
 /// A flag, with the kernel's bit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 #[allow(missing_docs, reason = "they are the words of the runtime specification")]
 pub enum SchedulerFlag {
-    SchedFlagResetOnFork = 0x01,
-    SchedFlagReclaim = 0x02,
-    SchedFlagDlOverrun = 0x04,
-    SchedFlagKeepPolicy = 0x08,
-    SchedFlagKeepParams = 0x10,
-    SchedFlagUtilClampMin = 0x20,
-    SchedFlagUtilClampMax = 0x40,
+    #[serde(rename = "SCHED_FLAG_RESET_ON_FORK")]
+    ResetOnFork = 0x01,
+    #[serde(rename = "SCHED_FLAG_RECLAIM")]
+    Reclaim = 0x02,
+    #[serde(rename = "SCHED_FLAG_DL_OVERRUN")]
+    DeadlineOverrun = 0x04,
+    #[serde(rename = "SCHED_FLAG_KEEP_POLICY")]
+    KeepPolicy = 0x08,
+    #[serde(rename = "SCHED_FLAG_KEEP_PARAMS")]
+    KeepParameters = 0x10,
+    #[serde(rename = "SCHED_FLAG_UTIL_CLAMP_MIN")]
+    LeastUtilization = 0x20,
+    #[serde(rename = "SCHED_FLAG_UTIL_CLAMP_MAX")]
+    MostUtilization = 0x40,
 }
 
 /// Sets process.scheduler.
@@ -146,7 +158,7 @@ mod tests {
                 "SCHED_FLAG_UTIL_CLAMP_MAX"]}"#,
         )
         .unwrap();
-        assert_eq!(scheduler.policy, SchedulerPolicy::SchedRr);
+        assert_eq!(scheduler.policy, SchedulerPolicy::RoundRobin);
         let bits = scheduler
             .flags
             .unwrap()
