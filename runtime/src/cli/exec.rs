@@ -25,6 +25,9 @@ use crate::{
 /// What callers expect when a program could not be run.
 const CANNOT_RUN: u8 = 255;
 
+/// The exit status of a program that went down with its virtual machine.
+const KILLED: u8 = 128 + 9;
+
 /// Run another program in a container
 #[derive(Debug, Args)]
 pub struct Exec {
@@ -99,8 +102,12 @@ impl Exec {
         Ok(match self.carry_out(global) {
             Ok(exit) => ExitCode::from(u8::try_from(exit.code()).unwrap_or(u8::MAX)),
             Err(error) => {
+                let code = match error {
+                    Error::ExecProcess(ExecError::Lost) => KILLED,
+                    _ => CANNOT_RUN,
+                };
                 logging::report(&Error::Exec(Box::new(error)), &[]);
-                ExitCode::from(CANNOT_RUN)
+                ExitCode::from(code)
             }
         })
     }

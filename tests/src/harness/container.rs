@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -87,7 +89,83 @@ impl Host {
     }
 }
 
+impl Host {
+    /// A container of the bundle whose program runs.
+    ///
+    /// # Panics
+    /// It cannot be created or started.
+    #[must_use]
+    #[track_caller]
+    pub fn started(&self, bundle: &Bundle) -> Container<'_> {
+        let container = self.create(bundle);
+        container.start();
+        container
+    }
+}
+
 impl Container<'_> {
+    /// `bulkhead exec OPTIONS ID COMMAND`.
+    #[must_use]
+    pub fn exec(&self, options: &[&str], command: &[&str]) -> Invocation {
+        let exec = self.host.bulkhead().arg("exec").args(options);
+        exec.arg(&self.id).args(command)
+    }
+
+    /// `bulkhead exec --detach` of a shell script, with a pid file and with files for its output. Gives its stand-in, which
+    /// has become a child of this process.
+    ///
+    /// # Panics
+    /// It fails, or writes no pid file as it should.
+    #[must_use]
+    #[track_caller]
+    pub fn exec_detached(&self, script: &str) -> Pid {
+        let pid_file = self.file("exec-pid");
+        let options = ["--detach", "--pid-file", pid_file.to_str().expect("a text")];
+        let exec = self.exec(&options, &["sh", "-c", script]);
+        let status = self.host.run_with_files(exec, &self.id);
+        assert!(status.success(), "{status}: {}", self.stderr());
+        let pid = fs::read_to_string(&pid_file).expect("a pid file");
+        fs::remove_file(&pid_file).expect("a pid file");
+        Pid::from_raw(pid.parse().expect("a number alone"))
+    }
+
+    /// What a shell script in it prints.
+    ///
+    /// # Panics
+    /// It fails.
+    #[must_use]
+    #[track_caller]
+    pub fn shell(&self, script: &str) -> String {
+        self.exec(&[], &["sh", "-c", script]).output().success()
+    }
+
+    /// Waits until its program, or another one that has its output, has written `text` to stdout.
+    ///
+    /// # Panics
+    /// It takes longer than [`LIMIT`].
+    #[track_caller]
+    pub fn wait_for(&self, text: &str) {
+        let deadline = Instant::now() + LIMIT;
+        while !self.stdout().contains(text) {
+            assert!(
+                Instant::now() < deadline,
+                "{text:?} never came: {}",
+                self.stdout()
+            );
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// `bulkhead delete --force` of it, whatever its state. Its stand-in has been waited for then.
+    ///
+    /// # Panics
+    /// It fails.
+    #[track_caller]
+    pub fn discard(self) {
+        assert_eq!(self.command("delete").arg("--force").output().success(), "");
+        assert!(processes::wait_until_gone(self.pid, LIMIT));
+    }
+
     /// `bulkhead COMMAND ID`.
     #[must_use]
     pub fn command(&self, command: &str) -> Invocation {
@@ -140,13 +218,23 @@ impl Container<'_> {
     #[must_use]
     #[track_caller]
     pub fn wait(&self) -> WaitStatus {
+        self.wait_for_standin(self.pid)
+    }
+
+    /// Waits for the end of its stand-in, or of that of a program executed in it.
+    ///
+    /// # Panics
+    /// It takes longer than [`LIMIT`].
+    #[must_use]
+    #[track_caller]
+    pub fn wait_for_standin(&self, standin: Pid) -> WaitStatus {
         assert!(
-            processes::wait_for_end(self.pid, LIMIT),
-            "{} has not ended: {}",
+            processes::wait_for_end(standin, LIMIT),
+            "{standin} of {} has not ended: {}",
             self.id,
             self.stderr()
         );
-        waitpid(self.pid, None).expect("an orphan is this process's child")
+        waitpid(standin, None).expect("an orphan is this process's child")
     }
 
     /// `bulkhead delete` of it.
