@@ -1,8 +1,13 @@
 //! What `bulkhead --help` says, for somebody who has never seen the program.
 
-use std::fmt::Write as _;
+use std::{
+    fmt::Write as _,
+    io::{self, Write as _},
+};
 
-use clap::Command;
+use clap::{Command, CommandFactory};
+
+use super::CommandLine;
 
 /// What one does with the subcommands. One that is named here and does not exist is passed over.
 const GROUPS: [(&str, &[&str]); 4] = [
@@ -45,6 +50,22 @@ With podman: podman --runtime /usr/bin/bulkhead run docker.io/library/busybox tr
 
 `bulkhead COMMAND --help` says more about one command.";
 
+/// Prints the help that was asked for: the parser's own where it is a subcommand's.
+///
+/// # Errors
+/// Standard output is closed.
+pub fn print(asked: &clap::Error) -> io::Result<()> {
+    let line = CommandLine::command()
+        .disable_help_flag(true)
+        .ignore_errors(true)
+        .try_get_matches();
+    if line.is_ok_and(|line| line.subcommand_name().is_some()) {
+        asked.print()
+    } else {
+        io::stdout().write_all(text(&CommandLine::command()).as_bytes())
+    }
+}
+
 /// The whole text.
 pub fn text(command: &Command) -> String {
     let options = command.clone().help_template("{options}").render_help();
@@ -73,10 +94,7 @@ pub fn text(command: &Command) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
-    use crate::cli::CommandLine;
 
     #[test]
     fn every_command_is_in_one_group() {

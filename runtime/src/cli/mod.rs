@@ -46,7 +46,6 @@ use crate::{
 #[command(
     name = "bulkhead",
     disable_version_flag = true,
-    disable_help_flag = true,
     disable_help_subcommand = true,
     after_help = help::EXPLANATION
 )]
@@ -84,9 +83,6 @@ struct Global {
     /// Print the version
     #[arg(short, long)]
     version: bool,
-    /// Print this
-    #[arg(short, long)]
-    help: bool,
 }
 
 impl Global {
@@ -246,7 +242,7 @@ pub fn main() -> ExitCode {
         Ok(line) => line,
         Err(error) if error.kind() == ErrorKind::DisplayHelp => {
             // A closed standard output is nobody's concern.
-            let _ = error.print();
+            let _ = help::print(&error);
             return ExitCode::SUCCESS;
         }
         Err(error) => return ExitCode::from(mistake::report(&error)),
@@ -264,7 +260,7 @@ impl CommandLine {
             .log
             .as_deref()
             .map_or_else(String::new, |file| file.display().to_string())))?;
-        match self.command.filter(|_| !global.help) {
+        match self.command {
             Some(Command::Run(run)) => run.execute(&global),
             Some(Command::Create(create)) => create.execute(&global),
             Some(Command::Start(start)) => start.execute(&global),
