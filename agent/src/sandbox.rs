@@ -85,6 +85,7 @@ impl Sandbox {
             for storage in &request.storages {
                 storage::mount(storage, &mut mounted)?;
             }
+            storage::visit(&request.submounts);
         }
         let others = plan
             .shares

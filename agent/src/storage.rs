@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use bulkhead_agent_protocol::{SHARED_FOLDER, messages::Storage};
+use bulkhead_agent_protocol::{SHARED_FOLDER, is_folder_of, messages::Storage};
 use oci_spec::runtime::MountBuilder;
 use rustix::{
     fs::{CWD, Mode, OFlags},
@@ -78,23 +78,39 @@ pub fn block_device(serial: &str) -> Result<PathBuf, Failure> {
         .ok_or_else(missing)
 }
 
+/// Has the guest mount what the host has mounted below the sources of bind mounts. On its first use inside such a mount it
+/// would get that one's attributes, and be read-only where only the mount itself is to be.
+pub fn visit(submounts: &[String]) {
+    for path in submounts {
+        // One that has gone meanwhile is nothing to bind.
+        let _ = rustix::fs::open(
+            path,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        );
+    }
+}
+
 /// Lets go of what a deleted container has had in the sandbox's shared folder. The folder's file systems are mounted on their
 /// first use and stay until then, and keep the host from letting go of its own.
 pub fn release(container: &str) {
-    let folder = format!("{SHARED_FOLDER}/{container}/");
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     // Those below are listed after those above.
-    for target in mounts.lines().rev().filter_map(|line| mount_point(line, &folder)) {
+    for target in mounts.lines().rev().filter_map(mount_point) {
+        let below = target.strip_prefix(SHARED_FOLDER).ok();
+        let folder = below.and_then(|below| below.iter().next()?.to_str());
+        if !folder.is_some_and(|folder| is_folder_of(folder, container)) {
+            continue;
+        }
         if let Err(errno) = rustix::mount::unmount(&target, UnmountFlags::DETACH) {
             eprintln!("bulkhead-agent: unmount {}: {errno}", target.display());
         }
     }
 }
 
-/// The mount point of a line of mountinfo (proc_pid_mountinfo(5)), if it is below `folder`. An octal number stands for a byte
-/// that would end the field.
-fn mount_point(line: &str, folder: &str) -> Option<PathBuf> {
-    let field = line.split(' ').nth(4).filter(|field| field.starts_with(folder))?;
+/// The mount point of a line of mountinfo (proc_pid_mountinfo(5)). An octal number stands for a byte that would end the field.
+fn mount_point(line: &str) -> Option<PathBuf> {
+    let field = line.split(' ').nth(4)?;
     let mut parts = field.split('\\');
     let mut bytes = parts.next()?.as_bytes().to_vec();
     for part in parts {
@@ -123,19 +139,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mount_point_is_found_below_its_folder_only() {
-        let folder = "/run/bulkhead/shared/a/";
-        let at = |path: &str| mount_point(&format!("36 35 0:40 / {path} rw - virtiofs bulkhead rw"), folder);
+    fn a_mount_point_is_read_from_its_line() {
+        let at = |path: &str| mount_point(&format!("36 35 0:40 / {path} rw - virtiofs bulkhead rw"));
+        assert_eq!(at("/run/a"), Some(PathBuf::from("/run/a")));
         assert_eq!(
-            at("/run/bulkhead/shared/a/mounts/1"),
-            Some(PathBuf::from("/run/bulkhead/shared/a/mounts/1"))
+            at(r"/run/with\040space\134"),
+            Some(PathBuf::from(r"/run/with space\"))
         );
-        assert_eq!(
-            at(r"/run/bulkhead/shared/a/mounts/1/with\040space\134"),
-            Some(PathBuf::from(r"/run/bulkhead/shared/a/mounts/1/with space\"))
-        );
-        assert_eq!(at("/run/bulkhead/shared/ab/rootfs"), None);
-        assert_eq!(at("/run/bulkhead/shared"), None);
-        assert_eq!(mount_point("", folder), None);
+        assert_eq!(at(r"/run/broken\0"), None);
+        assert_eq!(mount_point(""), None);
+    }
+
+    #[test]
+    fn a_folder_is_that_of_one_container() {
+        assert!(is_folder_of("a-12", "a"));
+        assert!(is_folder_of("a-5-12", "a-5"));
+        assert!(!is_folder_of("a-5-12", "a"));
+        assert!(!is_folder_of("a", "a"));
     }
 }

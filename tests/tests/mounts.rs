@@ -3,6 +3,7 @@
 use std::fs;
 
 use bulkhead_tests::harness::Host;
+use nix::mount::{MsFlags, mount, umount};
 use serde_json::{Value, json};
 
 fn add_mount(config: &mut Value, mount: Value) {
@@ -169,4 +170,34 @@ fn links_in_the_image_do_not_lead_mounts_astray() {
     fs::create_dir(bundle.rootfs().join("target")).unwrap();
     std::os::unix::fs::symlink("/target", bundle.rootfs().join("away")).unwrap();
     assert_eq!(host.run(&bundle).output().success(), "mounted\nfile\n");
+}
+
+#[test]
+fn a_read_only_bind_leaves_what_is_mounted_below_writable_unless_it_is_recursive() {
+    let host = Host::new();
+    let source = host.directory("source");
+    fs::create_dir(source.join("below")).unwrap();
+    let below = source.join("below");
+    mount(
+        Some("none"),
+        &below,
+        Some("tmpfs"),
+        MsFlags::empty(),
+        None::<&str>,
+    )
+    .unwrap();
+    let bundle = host.bundle(|config| {
+        let mounts = config["mounts"].as_array_mut().unwrap();
+        for (destination, option) in [("/top", "ro"), ("/all", "rro")] {
+            mounts.push(json!({
+                "destination": destination, "type": "bind", "source": source, "options": ["rbind", option],
+            }));
+        }
+        let script =
+            "for d in /top /top/below /all /all/below; do touch $d/x 2>/dev/null && echo $d; done; true";
+        config["process"]["args"] = json!(["sh", "-c", script]);
+    });
+    let output = host.run(&bundle).output();
+    umount(&below).unwrap();
+    assert_eq!(output.success(), "/top/below\n");
 }

@@ -35,3 +35,10 @@ pub const DISK_LINKS: &str = "/dev/disk/by-id/virtio-";
 /// What `linux.namespaces[].path` begins with, in the document for the guest, when a container shares a namespace of another
 /// one in its sandbox. That container's id follows.
 pub const NAMESPACE_OF: &str = "container:";
+
+/// Whether a folder in the sandbox's shared folder is a container's: its name is the container's id, a hyphen and the pid of
+/// the container's stand-in. For a moment the guest takes a name for what it was, so a container that comes after another one
+/// of its id gets a folder of another name.
+pub fn is_folder_of(name: &str, container: &str) -> bool {
+    name.rsplit_once('-').is_some_and(|(id, _)| id == container)
+}

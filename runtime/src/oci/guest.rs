@@ -11,7 +11,7 @@ use crate::sandbox::Id;
 /// Where a container's files are, below the sandbox's shared folder on the host and in the guest alike.
 #[derive(Debug, Clone, Copy)]
 pub struct GuestPaths<'a> {
-    container: &'a str,
+    folder: &'a str,
 }
 
 impl<'a> GuestPaths<'a> {
@@ -22,24 +22,29 @@ impl<'a> GuestPaths<'a> {
     /// The name of the folder that has the programs of createContainer hooks, in the container's folder.
     pub const HOOKS: &'static str = "hooks";
 
-    /// Of the container of that id.
-    pub fn new(container: &'a str) -> Self {
-        Self { container }
+    /// Of the container whose folder in the shared folder has that name.
+    pub fn new(folder: &'a str) -> Self {
+        Self { folder }
     }
 
     /// The root file system, relative to the shared folder.
     pub fn rootfs(self) -> String {
-        format!("{}/{}", self.container, Self::ROOTFS)
+        format!("{}/{}", self.folder, Self::ROOTFS)
+    }
+
+    /// The source of the bind mount at that place in `mounts`, absolute in the guest.
+    pub fn mount_in_guest(self, index: usize) -> String {
+        format!("{SHARED_FOLDER}/{}", self.mount(index))
     }
 
     /// The source of the bind mount at that place in `mounts`, relative to the shared folder.
     pub fn mount(self, index: usize) -> String {
-        format!("{}/{}/{index}", self.container, Self::MOUNTS)
+        format!("{}/{}/{index}", self.folder, Self::MOUNTS)
     }
 
     /// The program of the createContainer hook at that place in the list, relative to the shared folder.
     pub fn hook(self, index: usize) -> String {
-        format!("{}/{}/{index}", self.container, Self::HOOKS)
+        format!("{}/{}/{index}", self.folder, Self::HOOKS)
     }
 }
 

@@ -73,7 +73,7 @@ impl Agent {
     }
 
     /// Builds a container up to its start gate. `spec` is the document of [`crate::oci::for_guest`], `state` what hooks in
-    /// the guest are told.
+    /// the guest are told, `submounts` what [`super::SharedFiles`] has found below bind mounts.
     ///
     /// # Errors
     /// The step that failed, in the agent's words.
@@ -83,6 +83,7 @@ impl Agent {
         spec: Vec<u8>,
         state: Vec<u8>,
         disks: &Disks,
+        submounts: Vec<String>,
         stdio: Stdio,
     ) -> Result<(), AgentError> {
         let shared = Storage {
@@ -95,6 +96,7 @@ impl Agent {
             container_id: id.to_owned(),
             spec,
             state,
+            submounts,
             storages: std::iter::once(shared)
                 .chain(disks.mounts.iter().filter_map(|mount| file_system(id, mount)))
                 .collect(),

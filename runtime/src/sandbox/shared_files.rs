@@ -10,24 +10,27 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use bulkhead_agent_protocol::is_folder_of;
 use rustix::{
     fs::{AtFlags, Dir, FileType, Mode, OFlags, mkdirat, mknodat, openat, unlinkat},
     io::Errno,
     mount::{UnmountFlags, unmount},
 };
 
-use super::{Id, MountTree, StorageError, mount_points::make_mount_points, storage::failed};
-use crate::oci::{Bundle, GuestPaths};
+use super::{Id, MountPoints, MountTree, StorageError, mount_points::make_mount_points, storage::failed};
+use crate::oci::{BindSource, Bundle, GuestPaths};
 
 const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// Copies of what the container's guest is to see, mounted nowhere yet.
 pub struct SharedFiles {
-    id: String,
+    folder: String,
     rootfs: MountTree,
     /// The programs of the hooks that are run in the guest before the container's root is entered.
     hooks: Vec<MountTree>,
     binds: Vec<Bind>,
+    /// What is mounted below the sources of recursive bind mounts, as paths in the guest.
+    pub submounts: Vec<String>,
 }
 
 struct Bind {
@@ -38,12 +41,18 @@ struct Bind {
 }
 
 impl SharedFiles {
-    /// Copies a container's root file system, the programs of its createContainer hooks and the sources of its bind mounts,
+    /// The name of the folder for a container whose monitor is the calling process: see
+    /// [`bulkhead_agent_protocol::is_folder_of`].
+    pub fn folder_name(id: &Id) -> String {
+        format!("{id}-{}", std::process::id())
+    }
+
+    /// Copies, for the folder of that name, a container's root file system, the programs of its createContainer hooks and the sources of its bind mounts,
     /// from the calling process's mount namespace.
     ///
     /// # Errors
     /// The first step that failed.
-    pub fn copy(id: &Id, bundle: &Bundle) -> Result<Self, StorageError> {
+    pub fn copy(folder: &str, bundle: &Bundle) -> Result<Self, StorageError> {
         let read_only = bundle.spec.root.as_ref().is_some_and(|root| root.readonly);
         if read_only {
             make_mount_points(bundle);
@@ -63,6 +72,15 @@ impl SharedFiles {
             hooks.push(tree);
         }
         let mut binds = Vec::with_capacity(bundle.binds.len());
+        let paths = GuestPaths::new(folder);
+        let mut submounts = Vec::new();
+        let is_tree = |bind: &&BindSource| bind.recursive && bind.is_folder;
+        let mounts = match bundle.binds.iter().find(is_tree) {
+            Some(_) => {
+                MountPoints::of_this_process().map_err(failed("read the mounts of", Path::new("/")))?
+            }
+            None => MountPoints::default(),
+        };
         for source in &bundle.binds {
             let tree = copy(&source.path, source.recursive)?;
             if let Some(mappings) = &source.mappings {
@@ -73,6 +91,10 @@ impl SharedFiles {
                 tree.make_read_only(source.read_only_below)
                     .map_err(failed("make read-only", &source.path))?;
             }
+            if is_tree(&source) {
+                let guest = paths.mount_in_guest(source.index);
+                submounts.extend(mounts.below(&source.path).map(|below| format!("{guest}/{below}")));
+            }
             binds.push(Bind {
                 index: source.index,
                 is_folder: source.is_folder,
@@ -80,10 +102,11 @@ impl SharedFiles {
             });
         }
         Ok(Self {
-            id: id.as_str().to_owned(),
+            folder: folder.to_owned(),
             rootfs,
             hooks,
             binds,
+            submounts,
         })
     }
 
@@ -92,7 +115,7 @@ impl SharedFiles {
     /// # Errors
     /// The first step that failed.
     pub fn place(&self, shared: &Path) -> Result<(), StorageError> {
-        let container = Place::open(shared)?.folder(&self.id)?;
+        let container = Place::open(shared)?.folder(&self.folder)?;
         container.folder(GuestPaths::ROOTFS)?.cover(&self.rootfs)?;
         if !self.hooks.is_empty() {
             let hooks = container.folder(GuestPaths::HOOKS)?;
@@ -122,7 +145,15 @@ impl SharedFiles {
     /// A mount that is still there. What the guest has put beside it is left.
     pub fn withdraw(shared: &Path, id: &str) -> Result<(), StorageError> {
         let shared = Place::open(shared)?;
-        let Some(container) = shared.existing(id)? else {
+        let folders = shared.names()?;
+        folders
+            .iter()
+            .filter(|name| is_folder_of(name, id))
+            .try_for_each(|name| Self::withdraw_folder(&shared, name))
+    }
+
+    fn withdraw_folder(shared: &Place, name: &str) -> Result<(), StorageError> {
+        let Some(container) = shared.existing(name)? else {
             return Ok(());
         };
         container.uncover(GuestPaths::ROOTFS)?;
@@ -134,7 +165,7 @@ impl SharedFiles {
                 container.forget(folder);
             }
         }
-        shared.forget(id);
+        shared.forget(name);
         Ok(())
     }
 }

@@ -39,7 +39,8 @@ impl Monitor {
         caller: &Caller,
     ) -> Result<Option<Created>, Failure> {
         let id = self.folder.id().as_str();
-        let paths = GuestPaths::new(id);
+        let folder = SharedFiles::folder_name(self.folder.id());
+        let paths = GuestPaths::new(&folder);
         let mut state = self.first_state().in_stage(Stage::Prepare)?;
         self.folder.save(&state).in_stage(Stage::Prepare)?;
         if hooks::any_before_creation(&self.bundle.spec.hooks) {
@@ -54,9 +55,10 @@ impl Monitor {
             .in_stage(Stage::Prepare)?;
 
         let profile = self.profile().in_stage(Stage::Prepare)?;
+        let files = SharedFiles::copy(&folder, &self.bundle).in_stage(Stage::PrepareStorage)?;
         let mut sandbox = match self.place.owner() {
-            None => self.boot().await?,
-            Some(owner) => self.join(owner).await?,
+            None => self.boot(&files).await?,
+            Some(owner) => self.join(&files, owner).await?,
         };
 
         let (agent, guest) = (sandbox.agent().clone(), sandbox.guest());
@@ -86,6 +88,7 @@ impl Monitor {
                 spec,
                 hooks::state(&state, Status::Creating),
                 &self.bundle.disks,
+                files.submounts,
                 streams.description(),
             ))
             .await
@@ -103,11 +106,9 @@ impl Monitor {
     }
 
     /// Starts the container's own microVM with its files in the shared folder.
-    async fn boot(&self) -> Result<Sandbox, Failure> {
+    async fn boot(&self, files: &SharedFiles) -> Result<Sandbox, Failure> {
         let shared = SharedFolder::create(&self.folder).in_stage(Stage::PrepareStorage)?;
-        SharedFiles::copy(self.folder.id(), &self.bundle)
-            .and_then(|files| files.place(shared.path()))
-            .in_stage(Stage::PrepareStorage)?;
+        files.place(shared.path()).in_stage(Stage::PrepareStorage)?;
         let machine = Machine::open(&self.config, &self.bundle).in_stage(Stage::StartVmm)?;
         tracing::debug!(size = ?machine.size, "start VMM");
         let starting = Starting::launch(machine, &self.folder, &shared, self.cgroup.as_fd())
@@ -127,8 +128,7 @@ impl Monitor {
     }
 
     /// Puts the container's files into the shared folder of another one's microVM.
-    async fn join(&self, owner: &Owner) -> Result<Sandbox, Failure> {
-        let files = SharedFiles::copy(self.folder.id(), &self.bundle).in_stage(Stage::PrepareStorage)?;
+    async fn join(&self, files: &SharedFiles, owner: &Owner) -> Result<Sandbox, Failure> {
         owner
             .in_shared_folder(|shared| files.place(shared))
             .in_stage(Stage::PrepareStorage)?;

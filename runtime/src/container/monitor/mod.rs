@@ -18,7 +18,7 @@ mod supervise;
 mod voice;
 
 use std::{
-    io::{self, PipeReader},
+    io::{self, PipeReader, Write},
     os::{fd::OwnedFd, unix::net::UnixStream as StdUnixStream},
 };
 
@@ -162,7 +162,9 @@ impl Monitor {
             }
             Err(failure) => {
                 // The runtime of the asynchronous voice is not there, or no longer.
-                let _ = io::Write::write_all(&mut &self.caller, &Notice::of(&failure).line());
+                if (&self.caller).write_all(&Notice::of(&failure).line()).is_err() {
+                    tracing::error!("{failure}");
+                }
                 exit::end_as(Exit::Code(1))
             }
         }
