@@ -1,6 +1,7 @@
 //! Integration tests of bulkhead and the testbed they run in.
 
 pub mod bench;
+pub mod conformance;
 pub mod harness;
 pub mod l1;
 pub mod pattern;

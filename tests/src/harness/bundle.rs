@@ -1,61 +1,11 @@
 //! OCI bundles to run.
 
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::artifacts;
-
-/// The commands that a bundle has, each a link to busybox.
-const APPLETS: [&str; 45] = [
-    "awk",
-    "cat",
-    "chmod",
-    "cut",
-    "dd",
-    "df",
-    "echo",
-    "env",
-    "false",
-    "grep",
-    "head",
-    "hostname",
-    "id",
-    "ip",
-    "kill",
-    "ln",
-    "ls",
-    "mkdir",
-    "mknod",
-    "mount",
-    "nproc",
-    "ps",
-    "pwd",
-    "readlink",
-    "rm",
-    "rmdir",
-    "sed",
-    "seq",
-    "setsid",
-    "sh",
-    "sha256sum",
-    "sleep",
-    "sort",
-    "stat",
-    "stty",
-    "sync",
-    "tail",
-    "test",
-    "touch",
-    "tr",
-    "true",
-    "tty",
-    "umount",
-    "uname",
-    "wc",
-];
+use super::{artifacts, rootfs};
 
 /// A bundle: a folder with `config.json` and `rootfs`, the latter a small busybox system.
 pub struct Bundle {
@@ -66,14 +16,7 @@ impl Bundle {
     /// Makes the bundle in the new folder `folder`; `edit` changes the default `config.json`.
     pub(super) fn new(folder: PathBuf, edit: impl FnOnce(&mut Value)) -> Self {
         let bundle = Self { folder };
-        let rootfs = bundle.rootfs();
-        for name in ["bin", "dev", "etc", "proc", "root", "sys", "tmp", "mnt"] {
-            fs::create_dir_all(rootfs.join(name)).expect("a folder of the rootfs");
-        }
-        fs::copy("/bin/busybox", rootfs.join("bin/busybox")).expect("Debian's busybox-static is installed");
-        for applet in APPLETS {
-            symlink("busybox", rootfs.join("bin").join(applet)).expect("a link in the rootfs");
-        }
+        rootfs::make(&bundle.rootfs());
         let mut config = default_config();
         edit(&mut config);
         bundle.write_config(&serde_json::to_vec_pretty(&config).expect("JSON"));

@@ -1,6 +1,7 @@
 //! A test's own corner of the machine.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -135,6 +136,23 @@ impl Host {
         let mut command = Command::new(artifacts::bulkhead());
         command.arg("--config").arg(config).arg("--root").arg(state);
         Invocation::new(command)
+    }
+
+    /// A program that is `bulkhead` with this host's configuration, for callers that have options of their own only.
+    ///
+    /// # Panics
+    /// It cannot be written.
+    #[must_use]
+    pub fn runtime(&self) -> PathBuf {
+        let config = self.file("config.toml", self.settings.to_string());
+        let script = format!(
+            "#!/bin/sh\nexec '{}' --config '{}' \"$@\"\n",
+            artifacts::bulkhead().display(),
+            config.display()
+        );
+        let program = self.file("bulkhead", script);
+        fs::set_permissions(&program, Permissions::from_mode(0o755)).expect("a file of the test's own");
+        program
     }
 
     /// An initramfs whose first process is a program of this crate.

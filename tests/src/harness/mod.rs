@@ -9,22 +9,37 @@ mod bundle;
 mod collect;
 mod console;
 mod container;
+mod docker;
 mod host;
+mod image;
 mod leaks;
+mod podman;
 mod poor_kvm;
 pub mod processes;
 mod systemd;
+mod rootfs;
+mod seclusion;
 
 pub use artifacts::{initramfs, kernel, make_root_image, program, vmm};
 pub use bulkhead::{Invocation, Output, Running};
 pub use bundle::{Bundle, default_config};
 pub use console::{ConsoleSocket, ReceivedTerminal};
 pub use container::Container;
+pub use docker::{Docker, IMAGE as DOCKER_IMAGE};
 pub use host::Host;
 pub use systemd::Systemd;
+pub use podman::{IMAGE as PODMAN_IMAGE, Podman};
 
+use std::env;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// How long anything may take before a test is given up. Nothing that works comes near it, also on an emulated
 /// machine that is busy.
 pub const LIMIT: Duration = Duration::from_secs(180);
+
+/// What a container engine is given for a runtime: `bulkhead`, unless `BULKHEAD_ENGINE_RUNTIME` names another program, to
+/// see what the engine does with that.
+fn engine_runtime(host: &Host) -> PathBuf {
+    env::var_os("BULKHEAD_ENGINE_RUNTIME").map_or_else(|| host.runtime(), PathBuf::from)
+}

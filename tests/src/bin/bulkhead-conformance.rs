@@ -1,0 +1,80 @@
+//! `make conformance`: runs the runtime-spec's validation suite against bulkhead and runc, and writes
+//! docs/conformance.md.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use bulkhead_tests::conformance::{self, ConformanceError, Results, Runtime, Suite, Verdict};
+use bulkhead_tests::harness::Host;
+use clap::Parser;
+
+/// Runs the runtime-spec's validation suite against bulkhead and Debian's runc. Needs a KVM that runs stock guests.
+#[derive(Parser)]
+#[command(name = "bulkhead-conformance")]
+struct Cli {
+    /// Folder in which opencontainers/runtime-tools was built
+    #[arg(long)]
+    suite: PathBuf,
+    /// Run only tests whose name contains this, and write no document
+    #[arg(long)]
+    only: Option<String>,
+    /// Folder for what the tests print
+    #[arg(long, default_value = "target/conformance")]
+    output: PathBuf,
+    /// The document to write
+    #[arg(long, default_value = "docs/conformance.md")]
+    document: PathBuf,
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bulkhead-conformance: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<(), ConformanceError> {
+    let suite = Suite::open(&cli.suite)?;
+    let tests = suite.tests(cli.only.as_deref().unwrap_or_default())?;
+    let host = Host::new();
+    let runtimes = [("bulkhead", host.runtime()), ("runc", "/usr/sbin/runc".into())];
+    let mut results = Vec::new();
+    for (name, program) in runtimes {
+        let runtime = Runtime {
+            name: name.into(),
+            program,
+        };
+        let output = cli.output.join(name);
+        results.push((name.to_owned(), run_all(&suite, &tests, &runtime, &output)?));
+    }
+    match cli.only {
+        Some(_) => Ok(()),
+        None => conformance::write(&cli.document, &results),
+    }
+}
+
+fn run_all(
+    suite: &Suite,
+    tests: &[String],
+    runtime: &Runtime,
+    output: &Path,
+) -> Result<Results, ConformanceError> {
+    std::fs::create_dir_all(output).map_err(|source| ConformanceError::File {
+        path: output.to_owned(),
+        source,
+    })?;
+    let mut results = Results::new();
+    for test in tests {
+        let verdict = suite.run(test, runtime, &output.join(test))?;
+        match &verdict {
+            Verdict::Passed => println!("{} pass {test}", runtime.name),
+            Verdict::Skipped => println!("{} skip {test}", runtime.name),
+            Verdict::Failed(why) => println!("{} FAIL {test}: {why}", runtime.name),
+        }
+        results.insert(test.clone(), verdict);
+    }
+    Ok(results)
+}

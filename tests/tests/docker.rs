@@ -1,0 +1,85 @@
+//! A person uses docker, with bulkhead as its runtime.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+
+use bulkhead_tests::harness::{DOCKER_IMAGE as IMAGE, Docker};
+use bulkhead_tests::testbed::channel::WindowSize;
+
+const BOOT: &str = "/proc/sys/kernel/random/boot_id";
+
+#[test]
+fn containers_run_serve_are_looked_at_and_end() {
+    let docker = Docker::new();
+    let script = format!("cat {BOOT}; exit 42");
+    let run = docker.docker(["run", "--rm", "--network=none", IMAGE, "sh", "-c", &script]);
+    let boot = run.output().with_code(42).stdout();
+    assert_ne!(
+        boot,
+        fs::read_to_string(BOOT).unwrap(),
+        "it has a kernel of its own"
+    );
+
+    // A service on docker's bridge.
+    let service = "trap 'echo stopping; exit 3' TERM; mkdir /srv; echo hello > /srv/page
+        httpd -p 80 -h /srv; echo ready; while :; do sleep 1000 & wait $!; done";
+    docker
+        .docker([
+            "run",
+            "--detach",
+            "--name=web",
+            "--publish=127.0.0.1:8080:80",
+            "--memory=200m",
+            "--cpus=0.5",
+        ])
+        .args([IMAGE, "sh", "-c", service])
+        .output()
+        .with_code(0);
+    let logs = docker.docker(["logs", "--follow", "web"]).spawn();
+    logs.wait_for("ready\n");
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, 8080)).expect("the published port is open");
+    stream
+        .write_all(b"GET /page HTTP/1.0\r\n\r\n")
+        .expect("the server listens");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.ends_with("\r\n\r\nhello\n"), "{answer}");
+
+    // Others look into it.
+    let limits = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max; exit 9";
+    let exec = docker
+        .docker(["exec", "web", "sh", "-c", limits])
+        .output()
+        .with_code(9);
+    assert_eq!(exec.stdout(), "209715200\n50000 100000\n");
+    let size = WindowSize {
+        rows: 33,
+        columns: 101,
+    };
+    let mut shell = docker
+        .docker(["exec", "--interactive", "--tty", "web", "sh"])
+        .spawn_on_terminal(size);
+    shell.wait_for("# ");
+    shell.send("tty; exit 5\r");
+    assert!(shell.wait().with_code(5).stdout().contains("/dev/pts/"));
+    let top = docker.docker(["top", "web"]).output().success();
+    assert!(top.lines().count() > 1, "{top}");
+
+    // It stands still and goes on, is asked to end, runs again, and is made to end.
+    let state = |template: &str| {
+        let inspect = docker.docker(["inspect", "--format", template, "web"]).output();
+        inspect.success().trim_end().to_owned()
+    };
+    docker.docker(["pause", "web"]).output().with_code(0);
+    assert_eq!(state("{{.State.Status}}"), "paused");
+    docker.docker(["unpause", "web"]).output().with_code(0);
+    docker.docker(["stop", "--time=60", "web"]).output().with_code(0);
+    assert_eq!(state("{{.State.Status}} {{.State.ExitCode}}"), "exited 3");
+    assert_eq!(logs.wait().success(), "ready\nstopping\n");
+    docker.docker(["start", "web"]).output().with_code(0);
+    docker.docker(["kill", "web"]).output().with_code(0);
+    docker.docker(["wait", "web"]).output().with_code(0);
+    assert_eq!(state("{{.State.ExitCode}}"), "137");
+    docker.docker(["rm", "web"]).output().with_code(0);
+}

@@ -1,0 +1,373 @@
+//! A person uses podman, with bulkhead as its runtime.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+
+use bulkhead_tests::harness::{PODMAN_IMAGE as IMAGE, Podman};
+use bulkhead_tests::testbed::channel::WindowSize;
+
+const SIZE: WindowSize = WindowSize {
+    rows: 33,
+    columns: 101,
+};
+
+/// Waits for the terminal's size: engines send it when the program already runs. The text that is typed is not the one
+/// that is waited for.
+const RESIZED: &str = "until [ \"$(stty size)\" = '33 101' ]; do sleep 0.1; done; echo re''sized\r";
+
+/// Serves a page, says when it does, and ends with 3 at SIGTERM.
+const SERVICE: &str = "trap 'echo stopping; exit 3' TERM; mkdir /srv; echo \"hello from $NAME\" > /srv/page
+    httpd -p 80 -h /srv; echo ready; while :; do sleep 1000 & wait $!; done";
+
+/// What differs between kernels.
+const BOOT: &str = "/proc/sys/kernel/random/boot_id";
+
+fn format(podman: &Podman, container: &str, template: &str) -> String {
+    let arguments = ["inspect", "--format", template, container];
+    podman.podman(arguments).output().success().trim_end().to_owned()
+}
+
+fn wait_until_ready(podman: &Podman, container: &str) {
+    let logs = podman.podman(["logs", "--follow", container]).spawn();
+    logs.wait_for("ready\n");
+}
+
+/// What a server on the engine's host answers for the page.
+fn page(port: u16) -> String {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("the published port is open");
+    stream
+        .write_all(b"GET /page HTTP/1.0\r\n\r\n")
+        .expect("the server listens");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    answer
+}
+
+#[test]
+fn a_container_runs_and_its_end_is_told() {
+    let podman = Podman::new();
+    let script = format!("cat {BOOT}; echo oops >&2; exit 42");
+    let output = podman
+        .podman(["run", "--name=first", IMAGE, "sh", "-c", &script])
+        .output()
+        .with_code(42);
+    let boot = fs::read_to_string(BOOT).unwrap();
+    assert_eq!(output.stderr(), "oops\n");
+    assert_eq!(output.stdout().len(), boot.len());
+    assert_ne!(output.stdout(), boot, "it has a kernel of its own");
+    assert_eq!(
+        format(
+            &podman,
+            "first",
+            "{{.State.Status}} {{.State.ExitCode}} {{.OCIRuntime}}"
+        ),
+        "exited 42 bulkhead"
+    );
+    let logs = podman.podman(["logs", "first"]).output().with_code(0);
+    assert_eq!(logs.stdout(), output.stdout());
+    assert_eq!(logs.stderr(), "oops\n");
+    podman.podman(["rm", "first"]).output().with_code(0);
+
+    let mut cat = podman
+        .podman(["run", "--rm", "--interactive", IMAGE, "cat"])
+        .spawn();
+    cat.send("through and back\n");
+    cat.stdin.take();
+    assert_eq!(cat.wait().success(), "through and back\n");
+
+    let missing = podman
+        .podman(["run", "--rm", "--network=none", IMAGE, "nonesuch"])
+        .output()
+        .with_code(127);
+    assert!(missing.stderr().contains("nonesuch"), "{missing:?}");
+    assert_eq!(podman.podman(["ps", "--all", "--quiet"]).output().success(), "");
+}
+
+#[test]
+fn a_service_is_published_looked_at_paused_stopped_and_killed() {
+    let podman = Podman::new();
+    let service = [
+        "--name=web",
+        "--env=NAME=web",
+        "--publish=127.0.0.1:8080:80",
+        IMAGE,
+        "sh",
+        "-c",
+        SERVICE,
+    ];
+    podman
+        .podman(["run", "--detach"].into_iter().chain(service))
+        .output()
+        .with_code(0);
+    wait_until_ready(&podman, "web");
+    assert!(page(8080).ends_with("\r\n\r\nhello from web\n"), "{}", page(8080));
+    let listed = podman
+        .podman(["ps", "--format={{.Names}} {{.Status}}"])
+        .output()
+        .success();
+    assert!(listed.starts_with("web Up "), "{listed}");
+
+    // Others look into it.
+    let exec = |args: &[&str]| podman.podman([&["exec"], args].concat());
+    assert_eq!(
+        exec(&["web", "cat", "/srv/page"]).output().success(),
+        "hello from web\n"
+    );
+    let as_asked = exec(&[
+        "--env=GREETING=hi",
+        "--workdir=/srv",
+        "--user=7:8",
+        "web",
+        "sh",
+        "-c",
+        "pwd; id -u; id -g; echo $GREETING; exit 9",
+    ]);
+    assert_eq!(as_asked.output().with_code(9).stdout(), "/srv\n7\n8\nhi\n");
+    exec(&["web", "nonesuch"]).output().with_code(127);
+    let mut shell = exec(&["--interactive", "--tty", "web", "sh"]).spawn_on_terminal(SIZE);
+    shell.wait_for("# ");
+    shell.send(RESIZED);
+    shell.wait_for("resized\r\n");
+    shell.send("tty; exit 5\r");
+    let session = shell.wait().with_code(5).stdout();
+    assert!(session.contains("/dev/pts/"), "{session}");
+
+    // Files go in and out.
+    let sent = podman.host().file("sent", "a file\n");
+    podman
+        .podman(["cp"])
+        .arg(sent)
+        .arg("web:/srv/received")
+        .output()
+        .with_code(0);
+    assert_eq!(
+        exec(&["web", "cat", "/srv/received"]).output().success(),
+        "a file\n"
+    );
+    let fetched = podman.host().folder().join("fetched");
+    podman
+        .podman(["cp", "web:/srv/page"])
+        .arg(&fetched)
+        .output()
+        .with_code(0);
+    assert_eq!(fs::read_to_string(fetched).unwrap(), "hello from web\n");
+
+    // It is measured.
+    let stats = podman.podman([
+        "stats",
+        "--no-stream",
+        "--no-reset",
+        "--format={{.Name}} {{.PIDs}}",
+        "web",
+    ]);
+    let stats = stats.output().success();
+    let count = stats
+        .trim_end()
+        .strip_prefix("web ")
+        .expect("its line")
+        .parse::<u32>();
+    assert!(count.is_ok_and(|count| count > 0), "{stats}");
+
+    // It stands still and goes on.
+    podman.podman(["pause", "web"]).output().with_code(0);
+    assert_eq!(format(&podman, "web", "{{.State.Status}}"), "paused");
+    podman.podman(["unpause", "web"]).output().with_code(0);
+    assert!(page(8080).ends_with("hello from web\n"));
+
+    // It is asked to end, runs again, and is made to end.
+    podman.podman(["stop", "--time=60", "web"]).output().with_code(0);
+    assert_eq!(
+        format(&podman, "web", "{{.State.Status}} {{.State.ExitCode}}"),
+        "exited 3"
+    );
+    assert!(
+        podman
+            .podman(["logs", "web"])
+            .output()
+            .success()
+            .ends_with("ready\nstopping\n")
+    );
+    TcpStream::connect((Ipv4Addr::LOCALHOST, 8080)).expect_err("nobody listens any more");
+    podman.podman(["start", "web"]).output().with_code(0);
+    podman.podman(["kill", "web"]).output().with_code(0);
+    podman.podman(["wait", "web"]).output().with_code(0);
+    assert_eq!(format(&podman, "web", "{{.State.ExitCode}}"), "137");
+    podman.podman(["rm", "web"]).output().with_code(0);
+}
+
+#[test]
+fn the_options_of_run_reach_the_guest() {
+    let podman = Podman::new();
+    let mine = podman.host().directory("mine");
+    fs::write(mine.join("file"), "from the host\n").unwrap();
+    let seccomp = podman.host().file(
+        "seccomp.json",
+        r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95}]}"#,
+    );
+    let script = "id -u; id -g; hostname; echo $GREETING; pwd; cat /mine/file
+        grep CapEff /proc/self/status; ulimit -Sn; cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max /sys/fs/cgroup/pids.max
+        touch /forbidden || touch /mine/forbidden || echo both read-only
+        echo kept > /named/file; touch /scratch/file && echo scratch is writable
+        mkdir /scratch/folder 2>&1 | grep -o 'Operation not supported'; readlink /proc/1/exe; wc -c < /dev/shm/none || df -m /dev/shm | awk 'END { print $2 }'";
+    let output = podman
+        .podman([
+            "run",
+            "--rm",
+            "--network=none",
+            "--read-only",
+            "--user=7:8",
+            "--cap-drop=all",
+            "--cap-add=CAP_CHOWN",
+            "--hostname=guesthouse",
+        ])
+        .args([
+            "--env=GREETING=hello there",
+            "--workdir=/scratch",
+            "--tmpfs=/scratch:mode=1777",
+            "--ulimit=nofile=77:88",
+            "--shm-size=3m",
+        ])
+        .args([
+            "--memory=100m",
+            "--cpus=0.5",
+            "--pids-limit=33",
+            "--init",
+            "--volume=kept:/named:U",
+        ])
+        .arg(format!("--volume={}:/mine:ro", mine.display()))
+        .arg(format!("--security-opt=seccomp={}", seccomp.display()))
+        .args([IMAGE, "sh", "-c", script])
+        .output()
+        .with_code(0);
+    let output = output.stdout();
+    assert_eq!(
+        output.lines().collect::<Vec<_>>(),
+        [
+            "7",
+            "8",
+            "guesthouse",
+            "hello there",
+            "/scratch",
+            "from the host",
+            "CapEff:\t0000000000000001",
+            "77",
+            "104857600",
+            "50000 100000",
+            "33",
+            "both read-only",
+            "scratch is writable",
+            "Operation not supported",
+            "/run/podman-init",
+            "3",
+        ]
+    );
+    // The next container finds what the last one left in a named volume.
+    let again = [
+        "run",
+        "--rm",
+        "--network=none",
+        "--volume=kept:/named:ro",
+        IMAGE,
+        "cat",
+        "/named/file",
+    ];
+    assert_eq!(podman.podman(again).output().success(), "kept\n");
+}
+
+#[test]
+fn a_person_sits_at_a_terminal() {
+    let podman = Podman::new();
+    let mut shell = podman
+        .podman([
+            "run",
+            "--rm",
+            "--network=none",
+            "--interactive",
+            "--tty",
+            IMAGE,
+            "sh",
+        ])
+        .spawn_on_terminal(SIZE);
+    shell.wait_for("# ");
+    shell.send(RESIZED);
+    shell.wait_for("resized\r\n");
+    shell.send("sleep 1000\r");
+    shell.wait_for("sleep 1000\r\n");
+    shell.send("\x03");
+    shell.send("exit 6\r");
+    shell.wait().with_code(6);
+}
+
+#[test]
+fn the_containers_of_a_pod_share_a_machine() {
+    let podman = Podman::new();
+    // Podman gives a pod's cgroup a filter that denies every device when it manages cgroups itself.
+    podman
+        .podman([
+            "pod",
+            "create",
+            "--name=pair",
+            "--share-parent=false",
+            "--publish=127.0.0.1:8080:80",
+        ])
+        .output()
+        .with_code(0);
+    let member = |name: &str, script: &str| {
+        podman
+            .podman([
+                "run",
+                "--detach",
+                "--pod=pair",
+                "--env=NAME=pod",
+                "--name",
+                name,
+                IMAGE,
+                "sh",
+                "-c",
+                script,
+            ])
+            .output()
+            .with_code(0);
+        wait_until_ready(&podman, name);
+    };
+    member("server", SERVICE);
+    member("client", "echo ready; while :; do sleep 1000 & wait $!; done");
+    let exec = |name: &str, script: &str| {
+        podman
+            .podman(["exec", name, "sh", "-c", script])
+            .output()
+            .success()
+    };
+    let same = format!(
+        "cat {BOOT}; hostname; readlink /proc/self/ns/ipc; readlink /proc/self/ns/net; readlink /proc/self/ns/uts"
+    );
+    let server = exec("server", &same);
+    assert_eq!(exec("client", &same), server, "one kernel, one set of namespaces");
+    assert!(
+        !server.starts_with(&fs::read_to_string(BOOT).unwrap()),
+        "and not the host's"
+    );
+    assert!(server.contains("\npair\n"), "{server}");
+    let own = "readlink /proc/self/ns/pid; readlink /proc/self/ns/mnt";
+    assert_ne!(exec("client", own), exec("server", own));
+
+    assert_eq!(
+        exec("client", "wget -qO- http://127.0.0.1/page"),
+        "hello from pod\n"
+    );
+    assert!(page(8080).ends_with("hello from pod\n"));
+    exec("client", "echo shared > /dev/shm/note");
+    assert_eq!(exec("server", "cat /dev/shm/note"), "shared\n");
+
+    podman
+        .podman(["stop", "--time=60", "server"])
+        .output()
+        .with_code(0);
+    assert_eq!(format(&podman, "server", "{{.State.ExitCode}}"), "3");
+    assert_eq!(exec("client", "echo still here"), "still here\n");
+    podman
+        .podman(["pod", "rm", "--force", "--time=0", "pair"])
+        .output()
+        .with_code(0);
+}
