@@ -20,7 +20,7 @@ testbed_packages := qemu-system-x86 busybox-static cpio kmod zstd libcap-ng-dev 
 caller_packages  := podman buildah netavark conmon catatonit docker.io iptables iproute2
 bench_packages   := runc crun
 
-.PHONY: help run test bench install clean testbed-shell packages product testbed
+.PHONY: help run test conformance bench install clean testbed-shell packages product testbed
 .DEFAULT_GOAL := help
 
 help: ## Say this
@@ -32,6 +32,7 @@ run: product testbed ## Build everything and run a container in its own microVM 
 	@echo '== A container in its own microVM'
 	@$(testbed) exec --here-if-possible -- $(target)/debug/bulkhead-demo
 
+test: packages := $(caller_packages)
 test: product testbed ## Check format and lints, run unit and integration tests (25 minutes at first, then under 15)
 	@echo '== Format and lints'
 	@cargo fmt --all --check
@@ -41,6 +42,11 @@ test: product testbed ## Check format and lints, run unit and integration tests 
 	@cargo test --quiet --workspace --doc
 	@echo '== Integration tests, each in a real microVM'
 	@$(testbed) run
+
+conformance: packages := $(bench_packages)
+conformance: product testbed ## Run the runtime-spec's validation suite, built in SUITE; writes docs/conformance.md (30 minutes)
+	@test -n '$(SUITE)' || { echo 'make conformance SUITE=FOLDER: docs/conformance.md says of what' >&2; exit 2; }
+	@$(testbed) exec --here-if-possible -- $(target)/debug/bulkhead-conformance --suite $(abspath $(SUITE))
 
 bench: packages := $(bench_packages)
 bench: product testbed ## Measure start-up and memory beside QEMU, runc and crun; writes docs/performance.md (5 minutes)

@@ -1,5 +1,6 @@
 //! A file's attributes, from the host's terms to the protocol's.
 
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::AsFd;
 
@@ -28,11 +29,11 @@ impl Status {
     }
 
     /// Of the entry `name` of a folder, without following a link.
-    pub fn at(folder: impl AsFd, name: &std::ffi::CStr) -> io::Result<Self> {
+    pub fn at(folder: impl AsFd, name: &CStr) -> io::Result<Self> {
         Self::read(folder, name, AtFlags::SYMLINK_NOFOLLOW)
     }
 
-    fn read(folder: impl AsFd, name: &std::ffi::CStr, flags: AtFlags) -> io::Result<Self> {
+    fn read(folder: impl AsFd, name: &CStr, flags: AtFlags) -> io::Result<Self> {
         let wanted = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID | StatxFlags::BTIME;
         let status = statx(folder, name, flags | AtFlags::NO_AUTOMOUNT, wanted)?;
         let needed = StatxFlags::TYPE | StatxFlags::INO | StatxFlags::MNT_ID;
@@ -102,5 +103,36 @@ impl From<&Status> for Attr {
             blksize: status.stx_blksize,
             flags: 0,
         }
+    }
+}
+
+/// What the guest is told when the host does not give an extended attribute.
+///
+/// A host file system without access control lists says that it does not know the attribute. A guest's kernel takes
+/// that for a failure to check who may open the file, and refuses everybody but its owner; that there is no list is what
+/// it has to hear.
+pub fn extended_attribute_error(name: &CStr, errno: Errno) -> io::Error {
+    if errno == Errno::OPNOTSUPP && name.to_bytes().starts_with(b"system.posix_acl_") {
+        Errno::NODATA.into()
+    } else {
+        errno.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_system_without_lists_has_no_list() {
+        let told = |name, errno| extended_attribute_error(name, errno).raw_os_error();
+        let access = c"system.posix_acl_access";
+        assert_eq!(told(access, Errno::OPNOTSUPP), Some(libc::ENODATA));
+        assert_eq!(
+            told(c"system.posix_acl_default", Errno::OPNOTSUPP),
+            Some(libc::ENODATA)
+        );
+        assert_eq!(told(access, Errno::ACCESS), Some(libc::EACCES));
+        assert_eq!(told(c"user.any", Errno::OPNOTSUPP), Some(libc::EOPNOTSUPP));
     }
 }

@@ -21,6 +21,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::attributes::extended_attribute_error;
 use super::credentials::{Unprivileged, gid, uid};
 use super::{Passthrough, Status, VALID, check_name, permissions};
 
@@ -359,12 +360,13 @@ impl FileSystem for Passthrough {
 
     fn getxattr(&self, _: &Context, inode: u64, name: &CStr, size: u32) -> io::Result<GetxattrReply> {
         let inode = self.inode(inode)?;
+        let failed = |errno| extended_attribute_error(name, errno);
         if size == 0 {
-            let length = rustix::fs::getxattr_query(inode.number(), name)?;
+            let length = rustix::fs::getxattr_query(inode.number(), name).map_err(failed)?;
             return Ok(GetxattrReply::Count(u32::try_from(length).unwrap_or(u32::MAX)));
         }
         let mut value = Vec::with_capacity(size.min(XATTR_MAX) as usize);
-        rustix::fs::getxattr(inode.number(), name, spare_capacity(&mut value))?;
+        rustix::fs::getxattr(inode.number(), name, spare_capacity(&mut value)).map_err(failed)?;
         Ok(GetxattrReply::Value(value))
     }
 
