@@ -47,7 +47,7 @@ pub use shared_files::SharedFiles;
 pub use size::{Size, SizeError};
 pub use start::{Sandbox, StartError, Starting};
 pub use state::{Exit, NewState, State, Status};
-pub use storage::{SharedFolder, StorageError};
+pub use storage::{SharedFolder, StorageError, leave_mount_namespace};
 pub use uplink::Uplink;
 pub use vmm::{Vmm, VmmError};
 pub use vmm_control::VmmControl;

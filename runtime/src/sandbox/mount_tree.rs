@@ -9,7 +9,7 @@ use std::{
 
 use nix::sched::{CloneFlags, setns};
 use rustix::{
-    fs::{CWD, Mode, OFlags},
+    fs::{CWD, Mode, OFlags, ResolveFlags, openat2},
     mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree},
 };
 
@@ -71,6 +71,21 @@ impl MountTree {
         mount_attributes::set(&self.0, attributes, recursive)
     }
 
+    /// A folder or file below its root, from which no symbolic link and no `..` leads out.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn find(&self, path: &Path) -> io::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        Ok(openat2(
+            &self.0,
+            path,
+            flags,
+            Mode::empty(),
+            ResolveFlags::IN_ROOT,
+        )?)
+    }
+
     /// Mounts it over a folder or file, which is of the calling process's mount namespace.
     ///
     /// # Errors
@@ -81,9 +96,9 @@ impl MountTree {
     }
 }
 
-/// The mount namespace of another process.
+/// Where another process is: its mount namespace, root and working directory.
 #[derive(Debug)]
-pub struct MountNamespace(File);
+pub struct MountNamespace(Place);
 
 impl MountNamespace {
     /// Of a process; none if it has ended.
@@ -91,29 +106,29 @@ impl MountNamespace {
     /// # Errors
     /// It cannot be opened.
     pub fn of(process: ProcessIdentity) -> io::Result<Option<Self>> {
-        let opened = File::open(format!("/proc/{}/ns/mnt", process.pid));
+        let place = Place::of(&process.pid.to_string());
         // What was opened may be a later process's of that pid, unless the one that is meant still lives.
-        match opened {
+        match place {
             _ if !process.is_alive() => Ok(None),
-            Ok(file) => Ok(Some(Self(file))),
-            Err(error) => Err(error),
+            place => place.map(|place| Some(Self(place))),
         }
     }
 
-    /// Does something in the namespace, with its root for root and working directory. The calling process has one thread.
+    /// Does something there. The calling process has one thread.
     ///
     /// # Errors
     /// The namespace cannot be entered, or not be left again; else the action's.
     pub fn within<T, E: From<io::Error>>(&self, action: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
-        let place = Place::current()?;
-        setns(self.0.as_fd(), CloneFlags::CLONE_NEWNS).map_err(io::Error::from)?;
+        let here = Place::of("self")?;
+        self.0.enter()?;
         let result = action();
-        place.back()?;
+        here.enter()?;
         result
     }
 }
 
 /// Where a process is among the file systems.
+#[derive(Debug)]
 struct Place {
     namespace: File,
     root: OwnedFd,
@@ -121,17 +136,19 @@ struct Place {
 }
 
 impl Place {
-    fn current() -> io::Result<Self> {
-        let open = |path| rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+    /// Of a process, by its folder's name in /proc.
+    fn of(process: &str) -> io::Result<Self> {
+        let path = |name| format!("/proc/{process}/{name}");
+        let open = |name| rustix::fs::open(path(name), OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
         Ok(Self {
-            namespace: File::open("/proc/self/ns/mnt")?,
-            root: open("/")?,
-            folder: open(".")?,
+            namespace: File::open(path("ns/mnt"))?,
+            root: open("root")?,
+            folder: open("cwd")?,
         })
     }
 
-    /// Goes back there. The root need not be that of the namespace.
-    fn back(&self) -> io::Result<()> {
+    /// Goes there. Entering the namespace alone leads to what is mounted over its root.
+    fn enter(&self) -> io::Result<()> {
         setns(self.namespace.as_fd(), CloneFlags::CLONE_NEWNS)?;
         rustix::process::fchdir(&self.root)?;
         rustix::process::chroot(".")?;

@@ -138,6 +138,32 @@ impl SharedFiles {
         })
     }
 
+    /// Mounts them over the root of the calling process's mount namespace, each where the container has it. The process
+    /// itself keeps the root that it has: who enters the namespace from outside finds these.
+    ///
+    /// Container engines copy files to and from a running container in the namespace of its process, and would reach the
+    /// host's there. What exists in the guest alone, such as a tmpfs, is missing; so is a bind mount whose target is.
+    ///
+    /// # Errors
+    /// The root cannot be covered.
+    pub fn cover_root(&self, bundle: &Bundle) -> Result<(), StorageError> {
+        let root = Path::new("/");
+        let top = rustix::fs::open(root, FOLDER, Mode::empty()).map_err(failed("open", root))?;
+        self.rootfs
+            .mount_over(top.as_fd())
+            .map_err(failed("mount over", root))?;
+        for bind in &self.binds {
+            let Some(mount) = bundle.spec.mounts.get(bind.index) else {
+                continue;
+            };
+            let target = self.rootfs.find(Path::new(&mount.destination));
+            if let Err(error) = target.and_then(|target| bind.tree.mount_over(target.as_fd())) {
+                tracing::debug!(%error, destination = %mount.destination, "not seen from outside");
+            }
+        }
+        Ok(())
+    }
+
     /// Takes away what a container has in the shared folder, which is of the calling process's mount namespace. Mounts that
     /// somebody still uses go as soon as he does not.
     ///

@@ -56,16 +56,13 @@ pub struct SharedFolder {
 }
 
 impl SharedFolder {
-    /// Gives the calling process, which has one thread, its own mount namespace, and makes the folder there. Mounts of
-    /// the host go on arriving in that namespace, none leaves it.
+    /// Makes the folder in a mount namespace that the calling process gets for itself ([`leave_mount_namespace`]).
     ///
     /// # Errors
     /// The first step that failed.
     pub fn create(state: &StateFolder) -> Result<Self, StorageError> {
         let path = state.make(StateFolder::SHARED)?;
-        unshare(CloneFlags::CLONE_NEWNS).map_err(failed("make a mount namespace for", &path))?;
-        let downstream = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
-        rustix::mount::mount_change("/", downstream).map_err(failed("detach mounts of", Path::new("/")))?;
+        leave_mount_namespace()?;
         let flags = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
         rustix::mount::mount("bulkhead", &path, "tmpfs", flags, LIMITS).map_err(failed("mount", &path))?;
         // The VMM's namespace, a copy of this one, gets what is mounted here later.
@@ -94,4 +91,16 @@ impl SharedFolder {
             Err(e) => Err(failed("unmount", path)(e)),
         }
     }
+}
+
+/// Gives the calling process, which has one thread, its own mount namespace. Mounts of the host go on arriving there, none
+/// leaves it.
+///
+/// # Errors
+/// The process may not.
+pub fn leave_mount_namespace() -> Result<(), StorageError> {
+    let root = Path::new("/");
+    unshare(CloneFlags::CLONE_NEWNS).map_err(failed("make a mount namespace with", root))?;
+    let downstream = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    rustix::mount::mount_change(root, downstream).map_err(failed("detach mounts of", root))
 }

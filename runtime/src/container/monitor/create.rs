@@ -15,7 +15,7 @@ use crate::{
     oci::{GuestPaths, for_guest},
     sandbox::{
         AppArmorError, AppArmorProfile, Machine, NewState, Owner, ProcessIdentity, Sandbox, SharedFiles,
-        SharedFolder, StartError, Starting, State, StateFolder, Status,
+        SharedFolder, StartError, Starting, State, StateFolder, Status, StorageError, leave_mount_namespace,
     },
 };
 
@@ -94,6 +94,7 @@ impl Monitor {
             .await
             .in_stage(Stage::CreateContainer)?;
 
+        self.show_files().in_stage(Stage::CreateContainer)?;
         let requests = requests::take(listener).in_stage(Stage::CreateContainer)?;
         state.status = Status::Created;
         self.folder.save(&state).in_stage(Stage::CreateContainer)?;
@@ -135,6 +136,14 @@ impl Monitor {
         Sandbox::join(&owner.folder)
             .await
             .in_stage(Stage::CreateContainer)
+    }
+
+    /// Lets those who enter this process's mount namespace find the container's files there, and not the host's.
+    fn show_files(&self) -> Result<(), StorageError> {
+        if self.place.owner().is_some() {
+            leave_mount_namespace()?;
+        }
+        SharedFiles::copy(self.folder.id(), &self.bundle)?.cover_root(&self.bundle)
     }
 
     fn first_state(&self) -> io::Result<State> {
