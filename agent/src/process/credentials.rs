@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use oci_spec::runtime::{Capability, LinuxCapabilities, PosixRlimit, PosixRlimitType, User};
 use rustix::{
+    io::Errno,
     process::{Resource, Rlimit, setrlimit},
     thread::{
         CapabilitySet, CapabilitySets, Gid, Uid, clear_ambient_capability_set,
@@ -108,7 +109,12 @@ pub fn become_user(user: &User, capabilities: Option<&LinuxCapabilities>) -> Res
     set_capabilities(None, sets).step(|| "set process.capabilities")?;
     clear_ambient_capability_set().step(|| "clear ambient capabilities")?;
     for capability in wanted(LinuxCapabilities::ambient) {
-        configure_capability_in_ambient_set(capability, true).step(|| "set process.capabilities.ambient")?;
+        match configure_capability_in_ambient_set(capability, true) {
+            // Only what is permitted and inheritable can be ambient (capabilities(7)). Engines list more than that, and
+            // the process gets no more for it.
+            Err(Errno::PERM) => {}
+            raised => raised.step(|| "set process.capabilities.ambient")?,
+        }
     }
     Ok(())
 }

@@ -16,6 +16,8 @@ use super::{Host, engine_runtime, image, seclusion};
 pub const IMAGE: &str = "busybox";
 /// Below it docker makes the cgroups of its containers.
 const CGROUPS: &str = "/sys/fs/cgroup/docker";
+/// Where containerd listens.
+const CONTAINERD: &str = "/run/containerd.sock";
 /// Where the runtime keeps its state, as containerd's shim says it.
 const STATE: &str = "/run/docker/runtime-runc/moby";
 /// Debian's client, which is as old as its daemon.
@@ -24,7 +26,8 @@ const CLIENT: &str = "/usr/bin/docker";
 /// A docker daemon of the test's own, secluded from the machine's. Dropping it removes its containers, ends it, and
 /// fails the test if anything is left of them.
 pub struct Docker {
-    daemon: Option<Running>,
+    /// In the order in which they are ended.
+    daemons: Vec<Running>,
     host: Host,
 }
 
@@ -44,20 +47,21 @@ impl Docker {
             "exec-root": "/run/docker",
             "pidfile": "/run/docker.pid",
             "hosts": ["unix:///run/docker.sock"],
+            "containerd": CONTAINERD,
             "exec-opts": ["native.cgroupdriver=cgroupfs"],
             "runtimes": {"bulkhead": {"path": engine_runtime(&host)}},
             "default-runtime": "bulkhead",
         });
         let settings = host.file("daemon.json", settings.to_string());
-        // The daemon says on stderr when it is ready.
-        let mut daemon = Command::new("sh");
-        daemon
-            .args(["-c", "exec dockerd --config-file \"$0\" 2>&1"])
-            .arg(settings);
-        let daemon = Invocation::new(daemon).spawn();
-        daemon.wait_for("API listen on");
+        // Docker would give a containerd of its own 15 seconds to start.
+        let containerd = daemon(
+            "exec containerd --address \"$0\" --root \"$1/containerd\" --state /run/containerd",
+            &[Path::new(CONTAINERD), &storage],
+            "containerd successfully booted",
+        );
+        let dockerd = daemon("exec dockerd --config-file \"$0\"", &[&settings], "API listen on");
         let docker = Self {
-            daemon: Some(daemon),
+            daemons: vec![dockerd, containerd],
             host,
         };
         let archive = image::archive(docker.host.folder());
@@ -101,15 +105,15 @@ impl Docker {
 
 impl Drop for Docker {
     fn drop(&mut self) {
-        let Some(daemon) = self.daemon.take() else { return };
         if thread::panicking() {
             // Whatever this leaves, the host names and removes.
-            drop(daemon);
             return;
         }
         let left = Self::leftovers();
-        daemon.signal(Signal::SIGTERM);
-        let ended = daemon.wait();
+        for daemon in self.daemons.drain(..) {
+            daemon.signal(Signal::SIGTERM);
+            daemon.wait().with_code(0);
+        }
         // Docker's own, and empty by now.
         let _ = fs::remove_dir(CGROUPS);
         assert!(
@@ -117,6 +121,14 @@ impl Drop for Docker {
             "docker left behind:\n    {}",
             left.join("\n    ")
         );
-        ended.with_code(0);
     }
+}
+
+/// Starts a daemon and waits until it says, on stderr, that it is ready.
+fn daemon(script: &str, arguments: &[&Path], ready: &str) -> Running {
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(format!("{script} 2>&1")).args(arguments);
+    let daemon = Invocation::new(command).spawn();
+    daemon.wait_for(ready);
+    daemon
 }
