@@ -16,9 +16,9 @@ mod leaks;
 mod podman;
 mod poor_kvm;
 pub mod processes;
-mod systemd;
 mod rootfs;
 mod seclusion;
+mod systemd;
 
 pub use artifacts::{initramfs, kernel, make_root_image, program, vmm};
 pub use bulkhead::{Invocation, Output, Running};
@@ -27,8 +27,8 @@ pub use console::{ConsoleSocket, ReceivedTerminal};
 pub use container::Container;
 pub use docker::{Docker, IMAGE as DOCKER_IMAGE};
 pub use host::Host;
-pub use systemd::Systemd;
 pub use podman::{IMAGE as PODMAN_IMAGE, Podman};
+pub use systemd::Systemd;
 
 use std::env;
 use std::path::PathBuf;
