@@ -80,7 +80,7 @@ impl CreationOptions {
             (Some(socket), true, true) => {
                 let size = process
                     .and_then(|process| process.console_size)
-                    .and_then(|size| size.window());
+                    .and_then(crate::oci::ConsoleSize::window);
                 Ok(Presence::Goes {
                     console: Some(Console::make(socket, size)?),
                 })

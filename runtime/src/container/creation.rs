@@ -235,7 +235,7 @@ impl Standin {
             }
             let is_notice = polled.first().is_some_and(|polled| !polled.revents().is_empty());
             if is_notice {
-                match self.notices.next().map_err(failed)? {
+                match self.notices.receive().map_err(failed)? {
                     Received::Nothing | Received::Notice(Notice::Running) => {}
                     Received::Notice(Notice::Prepared) => {
                         self.run_hooks(Point::Prestart)?;

@@ -73,9 +73,9 @@ impl Standin {
             drop(polled);
             // What the monitor said last comes before its end.
             if notice {
-                match self.notices.next()? {
+                match self.notices.receive()? {
                     Received::Notice(Notice::Failed { message, console }) => {
-                        failures.push((message, console))
+                        failures.push((message, console));
                     }
                     Received::Notice(Notice::Running) => {
                         if let Err(failure) = self.run_hooks(Point::Poststart) {

@@ -87,7 +87,7 @@ impl Notices {
     ///
     /// # Errors
     /// The socket's, or a line that is no notice.
-    pub fn next(&mut self) -> io::Result<Received> {
+    pub fn receive(&mut self) -> io::Result<Received> {
         if !self.received.contains(&b'\n') {
             let mut chunk = [0; 4096];
             let n = rustix::net::recv(&self.stream, &mut chunk, rustix::net::RecvFlags::DONTWAIT);
@@ -125,7 +125,7 @@ mod tests {
     fn notices_arrive_one_by_one_and_then_the_end() {
         let (ours, mut monitors) = UnixStream::pair().expect("descriptors");
         let mut notices = Notices::new(ours);
-        assert_eq!(notices.next().expect("open"), Received::Nothing);
+        assert_eq!(notices.receive().expect("open"), Received::Nothing);
         let failed = Notice::Failed {
             message: "no \n end".to_owned(),
             console: vec!["line".to_owned()],
@@ -133,11 +133,14 @@ mod tests {
         let both = [Notice::Created.line(), failed.line()].concat();
         let (first, second) = both.split_at(30);
         monitors.write_all(first).expect("a reader");
-        assert_eq!(notices.next().expect("open"), Received::Notice(Notice::Created));
-        assert_eq!(notices.next().expect("open"), Received::Nothing);
+        assert_eq!(
+            notices.receive().expect("open"),
+            Received::Notice(Notice::Created)
+        );
+        assert_eq!(notices.receive().expect("open"), Received::Nothing);
         monitors.write_all(second).expect("a reader");
         drop(monitors);
-        assert_eq!(notices.next().expect("open"), Received::Notice(failed));
-        assert_eq!(notices.next().expect("closed"), Received::End);
+        assert_eq!(notices.receive().expect("open"), Received::Notice(failed));
+        assert_eq!(notices.receive().expect("closed"), Received::End);
     }
 }

@@ -142,8 +142,5 @@ fn evict(owner: &Owner, id: &Id) -> Result<(), EvictionError> {
 }
 
 fn is_clean<E: std::error::Error>(result: Result<(), E>) -> bool {
-    if let Err(error) = &result {
-        logging::report(error, &[]);
-    }
-    result.is_ok()
+    result.map_err(|error| logging::report(&error, &[])).is_ok()
 }

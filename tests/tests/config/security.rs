@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::checks::{check, refused};
 
 /// A filter that lets everything pass but what these rules say.
-fn filter(rules: Value) -> Value {
+fn filter(rules: &Value) -> Value {
     json!({
         "defaultAction": "SCMP_ACT_ALLOW",
         "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
@@ -20,7 +20,7 @@ fn rules_compare_arguments_and_return_errors() {
     check(
         |config| {
             config["process"]["noNewPrivileges"] = json!(false);
-            config["linux"]["seccomp"] = filter(json!([
+            config["linux"]["seccomp"] = filter(&json!([
                 {"names": ["mkdir", "mkdirat", "no_such_call"], "action": "SCMP_ACT_ERRNO"},
                 {"names": ["sync"], "action": "SCMP_ACT_ERRNO", "errnoRet": 0},
                 {"names": ["kill"], "action": "SCMP_ACT_ERRNO", "errnoRet": libc::EXDEV,

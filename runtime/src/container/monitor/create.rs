@@ -143,7 +143,7 @@ impl Monitor {
         if self.place.owner().is_some() {
             leave_mount_namespace()?;
         }
-        SharedFiles::copy(self.folder.id(), &self.bundle)?.cover_root(&self.bundle)
+        SharedFiles::copy(self.folder.id().as_str(), &self.bundle)?.cover_root(&self.bundle)
     }
 
     fn first_state(&self) -> io::Result<State> {
@@ -179,7 +179,7 @@ impl Monitor {
             .process
             .as_ref()
             .and_then(|process| process.console_size)
-            .and_then(|size| size.window());
+            .and_then(crate::oci::ConsoleSize::window);
         Some(
             configured
                 .or_else(|| self.attachment.window())
