@@ -37,6 +37,7 @@ test: product testbed ## Check format and lints, run unit and integration tests 
 	@echo '== Format and lints'
 	@cargo fmt --all --check
 	@cargo clippy --quiet --workspace --all-targets -- --deny warnings
+	@RUSTDOCFLAGS='--deny warnings' cargo doc --quiet --workspace --no-deps
 	@echo '== Unit tests (2 minutes)'
 	@cargo test --quiet --workspace --lib --bins
 	@cargo test --quiet --workspace --doc

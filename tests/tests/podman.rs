@@ -292,8 +292,9 @@ fn a_person_sits_at_a_terminal() {
     shell.wait_for("# ");
     shell.send(RESIZED);
     shell.wait_for("resized\r\n");
-    shell.send("sleep 1000\r");
-    shell.wait_for("sleep 1000\r\n");
+    shell.send("sh -c \"echo sl''eeps; exec sleep 1000\"\r");
+    // From here on the terminal's keys are no longer the shell's own.
+    shell.wait_for("sleeps\r\n");
     shell.send("\x03");
     shell.send("exit 6\r");
     shell.wait().with_code(6);

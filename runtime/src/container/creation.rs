@@ -14,7 +14,7 @@ use bulkhead_agent_protocol::hook::Hooks;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::{
-    Attachment, Console, Keyboard, Monitor, Notice, Notices, Place, PlaceError, Received, ShareError,
+    Attachment, Console, Keyboard, Monitor, Notice, Notices, Place, PlaceError, Received, ShareError, Shares,
     Terminal, clean_up, dispose_of,
     hooks::{self, HookFailure, Point},
     shared_namespaces,
@@ -22,7 +22,7 @@ use super::{
 use crate::{
     config::Config,
     oci::Bundle,
-    sandbox::{Birthplace, Child, Driver, Ended, Fork, Id, StateError, StateFolder, fork},
+    sandbox::{Birthplace, Child, Driver, Ended, Fork, Id, Limits, StateError, StateFolder, fork},
     signals,
 };
 
@@ -137,13 +137,17 @@ impl Creation {
     /// # Errors
     /// See [`CreationError`].
     pub fn carry_out(self, presence: Presence) -> Result<Standin, CreationError> {
-        let spec = &self.bundle.spec;
-        let place = Place::of(self.driver, spec, &self.id, &self.root)?;
-        let limits = place.limits(&self.config, spec)?;
-        let shares = shared_namespaces(spec, place.owner())?;
         // From here on there is something to remove, which a signal is not to keep from happening.
         let signals = signals::take().map_err(CreationError::io("take signals"))?;
+        // First of all: that the id is taken says more than anything that follows from it.
         let folder = StateFolder::create(&self.root, &self.id)?;
+        let (place, limits, shares) = match self.find_place() {
+            Ok(found) => found,
+            Err(error) => {
+                folder.remove()?;
+                return Err(error);
+            }
+        };
         let forked = folder
             .save_config(&self.bundle.document)
             .and_then(|()| place.own().map_or(Ok(()), |cgroup| folder.save_cgroup(cgroup)))
@@ -166,13 +170,22 @@ impl Creation {
         }
     }
 
+    /// Where the container is to be, with what limits, and whose namespaces it shares. Nothing is made.
+    fn find_place(&self) -> Result<(Place, Limits, Shares), CreationError> {
+        let spec = &self.bundle.spec;
+        let place = Place::of(self.driver, spec, &self.id, &self.root)?;
+        let limits = place.limits(&self.config, spec)?;
+        let shares = shared_namespaces(&self.bundle, place.owner())?;
+        Ok((place, limits, shares))
+    }
+
     fn start(
         self,
         presence: Presence,
         signals: OwnedFd,
         folder: &StateFolder,
         place: &Place,
-        shares: Vec<(usize, Id)>,
+        shares: Shares,
         birthplace: Birthplace,
     ) -> Result<Standin, CreationError> {
         let (caller, monitor_caller) = UnixStream::pair().map_err(CreationError::io("make a socket pair"))?;

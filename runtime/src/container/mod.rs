@@ -30,7 +30,7 @@ pub use notice::{Notice, Notices, Received};
 pub use pid_file::{PidFileError, write as write_pid_file};
 pub use place::{Place, PlaceError};
 pub use removal::{RemovalError, clean_up, dispose_of, remove};
-pub use shares::{ShareError, shared_namespaces};
+pub use shares::{ShareError, Shares, shared_namespaces};
 pub use stats::Stats;
 pub use stdio::Endpoint;
 pub use streams::Streams;

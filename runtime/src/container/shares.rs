@@ -1,7 +1,9 @@
 //! Namespaces of other containers in the same sandbox, which `config.json` names by the stand-ins of those containers.
 
+use std::path::PathBuf;
+
 use crate::{
-    oci::Spec,
+    oci::Bundle,
     sandbox::{Id, Owner, StateError, StateFolder},
 };
 
@@ -10,10 +12,13 @@ use crate::{
 pub enum ShareError {
     /// It is none of a container in the sandbox.
     #[error(
-        "linux.namespaces[{index}].path: {path} is not a namespace of a container in the same sandbox, and a virtual \
-         machine cannot join one of the host; remove it from config.json"
+        "{}: linux.namespaces[{index}].path: {path} is not a namespace of a container in the same sandbox, and a \
+         virtual machine cannot join one of the host; remove it from config.json",
+        file.display()
     )]
     Foreign {
+        /// The `config.json`.
+        file: PathBuf,
         /// Its place in `linux.namespaces`.
         index: usize,
         /// As it is named.
@@ -24,13 +29,16 @@ pub enum ShareError {
     State(#[from] StateError),
 }
 
+/// Namespaces that belong to other containers: the place in `linux.namespaces`, and whose it is.
+pub type Shares = Vec<(usize, Id)>;
+
 /// Of each namespace that belongs to another container: its place in `linux.namespaces`, and that container.
 ///
 /// # Errors
 /// See [`ShareError`].
-pub fn shared_namespaces(spec: &Spec, owner: Option<&Owner>) -> Result<Vec<(usize, Id)>, ShareError> {
+pub fn shared_namespaces(bundle: &Bundle, owner: Option<&Owner>) -> Result<Shares, ShareError> {
     let mut shares = Vec::new();
-    for (index, namespace) in spec.linux.namespaces.iter().enumerate() {
+    for (index, namespace) in bundle.spec.linux.namespaces.iter().enumerate() {
         if !namespace.is_of_another() {
             continue;
         }
@@ -39,6 +47,7 @@ pub fn shared_namespaces(spec: &Spec, owner: Option<&Owner>) -> Result<Vec<(usiz
             _ => None,
         };
         let id = member.ok_or_else(|| ShareError::Foreign {
+            file: bundle.folder.join("config.json"),
             index,
             path: namespace.path.clone(),
         })?;

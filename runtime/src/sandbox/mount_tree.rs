@@ -62,7 +62,7 @@ impl MountTree {
     /// Shows the owners of its files by these mappings.
     ///
     /// # Errors
-    /// See [`map_ids`].
+    /// The mappings' user namespace cannot be made, or the file system cannot be mapped.
     pub fn map_ids(&self, mappings: &IdMappings) -> io::Result<()> {
         map_ids(&self.0, mappings)
     }

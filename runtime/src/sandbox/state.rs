@@ -61,7 +61,7 @@ impl Exit {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct State {
-    /// [`VERSION`].
+    /// The format of this record; one of another version is not touched.
     pub version: u32,
     /// The container.
     pub id: Id,

@@ -271,9 +271,9 @@ fn what_cannot_be_joined_is_refused_by_name_until_it_is_gone() {
         let output = container.command("start").output().with_code(1);
         assert!(output.stderr().contains(expected), "{}", output.stderr());
     };
-    inside.ip("link add ipip0 type ipip local 10.9.0.1 remote 10.9.0.2\nlink set ipip0 up");
-    refused("interface ipip0 (ipip) is not Ethernet");
-    inside.ip("link del ipip0\nlink add link eth0 name ipvl0 type ipvlan mode l3\nlink set ipvl0 up");
+    inside.ip("tuntap add dev tunnel0 mode tun\naddr add 10.9.0.1/24 dev tunnel0\nlink set tunnel0 up");
+    refused("interface tunnel0 (tun) is not Ethernet");
+    inside.ip("link del tunnel0\nlink add link eth0 name ipvl0 type ipvlan mode l3\nlink set ipvl0 up");
     refused("interface eth0 has addresses of its own and also carries ipvl0");
     inside.ip("link del ipvl0");
     inside.tc("qdisc add dev eth0 clsact");

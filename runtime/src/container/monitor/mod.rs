@@ -29,13 +29,13 @@ use tokio::{
     sync::Notify,
 };
 
-use super::{Console, Failure, Notice, Place, Stage, Terminal, clean_up, failure::In};
+use super::{Console, Failure, Notice, Place, Shares, Stage, Terminal, clean_up, failure::In};
 use crate::{
     config::Config,
     logging,
     oci::Bundle,
     readiness::watch,
-    sandbox::{Exit, Id, SharedFolder, StateFolder},
+    sandbox::{Exit, SharedFolder, StateFolder},
     signals,
 };
 pub use network::NetworkError;
@@ -52,7 +52,7 @@ pub struct Monitor {
     /// Where the container's microVM is.
     pub place: Place,
     /// The namespaces of other containers in the sandbox: their place in `linux.namespaces`, and the container.
-    pub shares: Vec<(usize, Id)>,
+    pub shares: Shares,
     /// The sandbox's cgroup, in which the monitor is.
     pub cgroup: OwnedFd,
     /// To the process that started it.
