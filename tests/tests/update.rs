@@ -1,6 +1,6 @@
 //! The limits of a container that runs.
 
-use std::io::Write;
+use std::{fs, io::Write};
 
 use bulkhead_tests::harness::{Container, Host};
 use serde_json::json;
@@ -17,6 +17,7 @@ fn limits_change_while_the_container_runs() {
     let host = Host::new();
     let bundle = host.bundle(|config| {
         config["process"]["args"] = json!(["sleep", "100000"]);
+        config["linux"]["cgroupsPath"] = json!("/bulkhead/update-test");
         config["linux"]["resources"] = json!({"cpu": {"quota": 50_000, "period": 100_000}});
     });
     let container = host.started(&bundle);
@@ -68,6 +69,14 @@ fn limits_change_while_the_container_runs() {
         &["--memory", "1t"],
         "linux.resources.memory.limit: 1099511627776 bytes are more than the virtual machine has",
     );
+    // What the guest refuses the host does not keep either.
+    let on_host = || fs::read_to_string("/sys/fs/cgroup/bulkhead/update-test/cpu.max").unwrap();
+    let before = on_host();
+    refused(
+        &["--memory", "1t", "--cpu-quota", "20000"],
+        "linux.resources.memory.limit",
+    );
+    assert_eq!(on_host(), before);
     refused(
         &["--memory", "40m", "--pids-limit", "5", "--cpu-period", "7"],
         "linux.resources.cpu",

@@ -207,8 +207,11 @@ impl Watched<'_> {
         let mut sections = limits.about(resources);
         drop_host_resources(&mut sections);
         let sections = sections.to_string().into_bytes();
-        let updated = self.agent.update(self.state.id.as_str(), sections).await;
-        updated.map_err(|error| error.to_string())?;
+        if let Err(error) = self.agent.update(self.state.id.as_str(), sections).await {
+            // Refused as a whole: the host goes back to what the guest still has.
+            self.limit_on_host(&self.limits).await?;
+            return Err(error.to_string());
+        }
         self.limits = limits;
         Ok(())
     }
