@@ -8,6 +8,19 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
+/// Some of the subcommands, each of which has its line of help and its manual page.
+const COMMANDS: [&str; 9] = [
+    "run",
+    "create",
+    "start",
+    "kill",
+    "delete",
+    "list",
+    "state",
+    "check",
+    "completion",
+];
+
 fn bulkhead(host: &Host, arguments: &[&str]) -> Output {
     host.bulkhead().args(arguments).output()
 }
@@ -28,17 +41,7 @@ fn help_is_for_newcomers() {
     }
     assert_eq!(bulkhead(&host, &["-h"]).success(), help);
     assert_eq!(bulkhead(&host, &[]).success(), help);
-    for command in [
-        "run",
-        "create",
-        "start",
-        "kill",
-        "delete",
-        "list",
-        "state",
-        "check",
-        "completion",
-    ] {
+    for command in COMMANDS {
         let line = help
             .lines()
             .find(|line| line.trim_start().starts_with(&format!("{command} ")));
@@ -179,17 +182,7 @@ fn there_is_a_manual_page_for_every_command() {
     ] {
         assert!(main.contains(expected), "{expected}: {main}");
     }
-    for command in [
-        "run",
-        "create",
-        "start",
-        "kill",
-        "delete",
-        "list",
-        "state",
-        "check",
-        "completion",
-    ] {
+    for command in COMMANDS {
         let page = page(&format!("bulkhead-{command}.1"));
         assert!(
             page.contains(".SH NAME") && page.contains(".SH OPTIONS"),

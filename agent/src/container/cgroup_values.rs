@@ -3,6 +3,7 @@
 
 use std::fmt::Display;
 
+use bulkhead_agent_protocol::spec::weight_of_shares;
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 
 use super::spec::SpecError;
@@ -139,20 +140,6 @@ fn cpu(cpu: &LinuxCpu, all: &mut Vec<Setting>) {
     }
     if let Some(burst) = cpu.burst() {
         all.push(setting("cpu.max.burst", burst, "cpu.burst"));
-    }
-}
-
-/// Version 1 counts shares from 2 to 262144 around 1024, version 2 weights from 1 to 10000 around 100: a curve
-/// through these three points.
-fn weight_of_shares(shares: u64) -> u64 {
-    match shares {
-        0..=2 => 1,
-        262_144.. => 10_000,
-        _ => {
-            let log = (shares as f64).log2();
-            let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
-            10_f64.powf(exponent).ceil() as u64
-        }
     }
 }
 

@@ -10,6 +10,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::bulkhead::{Invocation, Running};
+use super::leaks::entries;
 use super::{Host, engine_runtime, image, seclusion};
 
 /// The image that every [`Docker`] has.
@@ -87,15 +88,13 @@ impl Docker {
 
     /// What is still there although no container is.
     fn leftovers() -> Vec<String> {
-        let entries = |folder: &str| fs::read_dir(Path::new(folder)).into_iter().flatten().flatten();
-        let state = entries(STATE).map(|entry| entry.path());
-        let cgroups = entries(CGROUPS)
-            .map(|entry| entry.path())
-            .filter(|path| path.is_dir());
+        let state = entries(STATE);
+        let cgroups = entries(CGROUPS).into_iter().filter(|path| path.is_dir());
         let interfaces = seclusion::interfaces()
             .into_iter()
             .filter(|name| !["lo", "docker0"].contains(&name.as_str()));
         state
+            .into_iter()
             .chain(cgroups)
             .map(|path| path.display().to_string())
             .chain(interfaces.map(|name| format!("network interface {name}")))

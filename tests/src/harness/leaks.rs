@@ -155,7 +155,7 @@ fn cgroups() -> BTreeSet<PathBuf> {
 }
 
 /// What is in a folder; nothing if it does not exist.
-fn entries(folder: impl AsRef<Path>) -> BTreeSet<PathBuf> {
+pub(super) fn entries(folder: impl AsRef<Path>) -> BTreeSet<PathBuf> {
     fs::read_dir(folder)
         .into_iter()
         .flatten()

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::thread;
 
 use super::bulkhead::Invocation;
+use super::leaks::entries;
 use super::{Host, engine_runtime, image, seclusion};
 
 /// The image that every [`Podman`] has.
@@ -111,8 +112,8 @@ network_config_dir = \"{}\"
 
     /// What is still there although no container is.
     fn leftovers(&self) -> Vec<String> {
-        let state = files_below(Path::new(STATE));
-        let cgroups = files_below(Path::new(CGROUPS))
+        let state = entries(STATE);
+        let cgroups = entries(CGROUPS)
             .into_iter()
             .filter(|path| path.is_dir() && path != Path::new(CONMON_CGROUP));
         state
@@ -155,13 +156,4 @@ impl Drop for Podman {
             left.join("\n    ")
         );
     }
-}
-
-fn files_below(folder: &Path) -> Vec<PathBuf> {
-    fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
-        .collect()
 }

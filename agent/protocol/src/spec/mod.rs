@@ -4,9 +4,11 @@
 //! The host's side refuses, before anything is started; the agent reads what is left. `docs/oci-compliance.md` is the
 //! same table for people, with the tests.
 
+mod cpu;
 mod fields;
 mod words;
 
+pub use cpu::weight_of_shares;
 pub use fields::FIELDS;
 pub use words::{
     MOUNT_OPTIONS, NAMESPACES, PROPAGATIONS, RLIMITS, SECCOMP_ACTIONS, SECCOMP_ARCHITECTURES, SECCOMP_FLAGS,

@@ -5,6 +5,8 @@
 
 use std::fmt::Display;
 
+use bulkhead_agent_protocol::spec::weight_of_shares;
+
 use super::cpu_list::CpuList;
 use crate::{
     config::Config,
@@ -210,20 +212,6 @@ fn swap_of(memory: MemoryLimits) -> Result<Option<Amount>, FieldError> {
         (Some(_), None) => refuse("needs linux.resources.memory.limit, as it is the sum of both"),
         (Some(both), Some(limit)) if both < limit => refuse("is less than linux.resources.memory.limit"),
         (Some(both), Some(limit)) => Ok(Some(Amount::from_signed(both - limit))),
-    }
-}
-
-/// Version 1 counts shares from 2 to 262144 around 1024, version 2 weights from 1 to 10000 around 100: a curve through
-/// these three points.
-fn weight_of_shares(shares: u64) -> u64 {
-    match shares {
-        0..=2 => 1,
-        262_144.. => 10_000,
-        _ => {
-            let log = (shares as f64).log2();
-            let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
-            10_f64.powf(exponent).ceil() as u64
-        }
     }
 }
 
