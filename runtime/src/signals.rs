@@ -24,6 +24,9 @@ const PASSED_ON: [Signal; 12] = [
     Signal::SIGWINCH,
 ];
 
+/// Those by which a person or a supervisor ends a program.
+const ENDING: [Signal; 4] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM];
+
 /// The number of `SIGWINCH`: the terminal has another size.
 pub const WINDOW_CHANGED: i32 = Signal::SIGWINCH as i32;
 
@@ -35,7 +38,20 @@ const SIGINFO: usize = 128;
 /// # Errors
 /// No file descriptors left.
 pub fn take() -> io::Result<OwnedFd> {
-    let set: SigSet = PASSED_ON.into_iter().collect();
+    hold_back(&PASSED_ON)
+}
+
+/// Like [`take`], for those alone that are to end the calling process. What has been taken as well is readable on both
+/// until it is read on one.
+///
+/// # Errors
+/// No file descriptors left.
+pub fn take_ending() -> io::Result<OwnedFd> {
+    hold_back(&ENDING)
+}
+
+fn hold_back(signals: &[Signal]) -> io::Result<OwnedFd> {
+    let set: SigSet = signals.iter().copied().collect();
     set.thread_block()?;
     Ok(SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?.into())
 }

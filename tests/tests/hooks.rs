@@ -1,9 +1,11 @@
 //! Hooks are run at their points, where they should be, and their failures end what the specification says.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use bulkhead_tests::harness::{Bundle, Host};
+use bulkhead_tests::harness::{Bundle, Host, processes};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::Mode;
 use serde_json::{Value, json};
 
 /// A hook that runs a script of the host's shell.
@@ -247,4 +249,97 @@ fn hooks_that_are_none_are_refused() {
             );
         }
     }
+}
+
+/// A named pipe: who reads it waits until a hook has written to it.
+fn pipe(host: &Host) -> PathBuf {
+    let path = host.folder().join("pipe");
+    nix::unistd::mkfifo(&path, Mode::S_IRWXU).unwrap();
+    path
+}
+
+/// A hook without a time limit that says that it runs, and then does so for ever.
+fn endless(pipe: &Path) -> Value {
+    let script = format!("echo runs > {}; sleep 1000 & wait", pipe.display());
+    json!({"path": "/bin/sh", "args": ["hook", "-c", script], "env": ["PATH=/usr/bin:/bin"]})
+}
+
+#[test]
+fn a_signal_ends_a_hook_that_takes_for_ever_and_the_container_with_it() {
+    let host = Host::new();
+    let file = host.folder().join("notes");
+    let pipe = pipe(&host);
+    let bundle = |list: &str| {
+        host.bundle(|config| {
+            config["process"]["args"] = json!(["sleep", "1000"]);
+            config["hooks"] = json!({list: [endless(&pipe)], "poststop": [noting("poststop", &file)]});
+        })
+    };
+    let interrupted = |command: &str, list: &str, signal: Signal| {
+        let running = host
+            .bulkhead()
+            .args([command, "--bundle"])
+            .args([bundle(list).folder().as_os_str(), host.new_id().as_ref()])
+            .spawn();
+        assert_eq!(fs::read_to_string(&pipe).unwrap(), "runs\n");
+        running.signal(signal);
+        running.wait()
+    };
+    let created = interrupted("create", "createRuntime", Signal::SIGINT).with_code(1);
+    assert_eq!(created.stderr(), "bulkhead: interrupted by signal 2\n");
+    interrupted("run", "prestart", Signal::SIGTERM).with_code(128 + 15);
+    let started = interrupted("run", "poststart", Signal::SIGTERM).with_code(1);
+    assert_eq!(started.stderr(), "bulkhead: interrupted by signal 15\n");
+    assert_eq!(names(&file), ["poststop"; 3]);
+
+    let container = host.create(&bundle("poststart"));
+    let start = container.command("start").spawn();
+    assert_eq!(fs::read_to_string(&pipe).unwrap(), "runs\n");
+    start.signal(Signal::SIGINT);
+    let line = start.wait().refusal();
+    assert!(
+        line.ends_with("hooks.poststart[0]: interrupted by signal 2"),
+        "{line}"
+    );
+    let _ = container.wait();
+    container.delete();
+}
+
+#[test]
+fn poststop_hooks_run_whoever_is_killed() {
+    let host = Host::new();
+    let file = host.folder().join("notes");
+    let pipe = pipe(&host);
+    let bundle = host.bundle(|config| {
+        config["process"]["args"] = json!(["sh", "-c", "echo up; sleep 1000"]);
+        let script = format!(
+            "for kind in net mnt; do readlink /proc/self/ns/$kind; done > {}",
+            pipe.display()
+        );
+        config["hooks"] = json!({"poststop": [noting("poststop", &file), shell(&script)]});
+    });
+    let own = |kind: &str| fs::read_link(format!("/proc/self/ns/{kind}")).unwrap();
+    let namespaces = format!("{}\n{}\n", own("net").display(), own("mnt").display());
+
+    // The caller's process: the monitor removes everything.
+    let running = host.run(&bundle).spawn();
+    running.wait_for("up");
+    running.signal(Signal::SIGKILL);
+    assert_eq!(fs::read_to_string(&pipe).unwrap(), namespaces);
+    drop(running);
+    assert_eq!(names(&file), ["poststop"]);
+
+    // Both of them: `delete` does.
+    let id = host.new_id();
+    let running = host.run_as(&bundle, &id).spawn();
+    running.wait_for("up");
+    let monitor = processes::descendant_named(running.pid(), "bulkhead");
+    running.signal(Signal::SIGSTOP);
+    kill(monitor, Signal::SIGKILL).unwrap();
+    running.signal(Signal::SIGKILL);
+    let delete = host.bulkhead().args(["delete", "--force", &id]).spawn();
+    assert_eq!(fs::read_to_string(&pipe).unwrap(), namespaces);
+    delete.wait().success();
+    assert_eq!(names(&file), ["poststop"; 2]);
+    assert_eq!(notes(&file)[1].1["id"], json!(id));
 }

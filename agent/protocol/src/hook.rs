@@ -3,7 +3,7 @@
 use std::{
     io::{self, Read},
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::process::{CommandExt, ExitStatusExt},
     },
     process::{Child, Command, ExitStatus, Stdio},
@@ -93,6 +93,12 @@ pub enum HookError {
         /// Its time.
         seconds: i64,
     },
+    /// It was killed because it is not wanted any more.
+    #[error("hook {path}: killed by an interruption")]
+    Interrupted {
+        /// The program.
+        path: String,
+    },
     /// It said that it failed, or was killed.
     #[error("hook {path}: {}{}", describe(*status), said(output))]
     Failed {
@@ -142,28 +148,31 @@ impl Hook {
         Ok(())
     }
 
-    /// Runs it with the state as its standard input, and waits for its end.
+    /// Runs it with the state as its standard input, and waits for its end, or until `interruption` is readable.
     ///
     /// # Errors
-    /// It cannot be run, takes longer than its timeout and has been killed, or fails.
-    pub fn run(&self, state: &[u8]) -> Result<(), HookError> {
+    /// It cannot be run, fails, or has been killed: it takes longer than its timeout, or was interrupted.
+    pub fn run(&self, state: &[u8], interruption: Option<BorrowedFd<'_>>) -> Result<(), HookError> {
         let broken = |source| HookError::Run {
             path: self.path.clone(),
             source,
         };
         let (mut child, output) = self.spawn(state).map_err(broken)?;
-        let waited = self.wait(&child, output);
-        if !matches!(waited, Ok(Some(_))) {
+        let waited = self.wait(&child, output, interruption);
+        if !matches!(waited, Ok(Waited::Ended(_))) {
             let _ = kill_process_group(pid(&child), Signal::KILL);
         }
         let status = child.wait().map_err(broken)?;
         match waited.map_err(broken)? {
-            None => Err(HookError::Timeout {
+            Waited::TimedOut => Err(HookError::Timeout {
                 path: self.path.clone(),
                 seconds: self.timeout.unwrap_or_default(),
             }),
-            Some(_) if status.success() => Ok(()),
-            Some(output) => Err(HookError::Failed {
+            Waited::Interrupted => Err(HookError::Interrupted {
+                path: self.path.clone(),
+            }),
+            Waited::Ended(_) if status.success() => Ok(()),
+            Waited::Ended(output) => Err(HookError::Failed {
                 path: self.path.clone(),
                 status,
                 output: String::from_utf8_lossy(&output).trim().to_owned(),
@@ -189,9 +198,13 @@ impl Hook {
         Ok((command.spawn()?, output))
     }
 
-    /// The end of its output when it has ended; none when its time was up before. What its children write later, if it
-    /// has left any, is nobody's.
-    fn wait(&self, child: &Child, output: OwnedFd) -> io::Result<Option<Vec<u8>>> {
+    /// Waits for its end. What its children write later, if it has left any, is nobody's.
+    fn wait(
+        &self,
+        child: &Child,
+        output: OwnedFd,
+        interruption: Option<BorrowedFd<'_>>,
+    ) -> io::Result<Waited> {
         let ended = pidfd_open(pid(child), PidfdFlags::empty())?;
         let allowed = self.timeout.and_then(|seconds| u64::try_from(seconds).ok());
         let deadline = allowed.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
@@ -203,22 +216,36 @@ impl Hook {
             let left = left.and_then(|left| Timespec::try_from(left).ok());
             let mut sources = [
                 PollFd::from_borrowed_fd(ended.as_fd(), PollFlags::IN),
+                PollFd::from_borrowed_fd(interruption.unwrap_or(ended.as_fd()), PollFlags::IN),
                 PollFd::from_borrowed_fd(output.as_fd(), PollFlags::IN),
             ];
-            let watched = if open { 2 } else { 1 };
+            let watched = if open { 3 } else { 2 };
             match poll(&mut sources[..watched], left.as_ref()) {
-                Ok(0) => return Ok(None),
+                Ok(0) => return Ok(Waited::TimedOut),
                 Ok(_) => {}
                 Err(Errno::INTR) => continue,
                 Err(errno) => return Err(errno.into()),
             }
-            let has_ended = !sources[0].revents().is_empty();
+            let [has_ended, is_interrupted, _] = sources.map(|source| !source.revents().is_empty());
             open = open && keep_tail(&mut output, &mut kept)?;
             if has_ended {
-                return Ok(Some(kept));
+                return Ok(Waited::Ended(kept));
+            }
+            if is_interrupted {
+                return Ok(Waited::Interrupted);
             }
         }
     }
+}
+
+/// What waiting for a hook came to.
+enum Waited {
+    /// It has ended; the end of its output.
+    Ended(Vec<u8>),
+    /// Its time was up before.
+    TimedOut,
+    /// It is not wanted any more.
+    Interrupted,
 }
 
 /// Reads what is there; false at the end of file.
@@ -271,7 +298,7 @@ mod tests {
     }
 
     fn error(hook: &Hook) -> String {
-        hook.run(b"{}").expect_err("it fails").to_string()
+        hook.run(b"{}", None).expect_err("it fails").to_string()
     }
 
     #[test]
@@ -280,7 +307,7 @@ mod tests {
         let file = folder.path().join("said");
         let state = "x".repeat(1 << 20);
         let script = format!("{{ env | sort; echo $1; wc -c; }} > {}", file.display());
-        shell(&script).run(state.as_bytes()).expect("it succeeds");
+        shell(&script).run(state.as_bytes(), None).expect("it succeeds");
         let said = fs::read_to_string(file).expect("the file");
         let lines: Vec<_> = said.lines().filter(|line| !line.starts_with('_')).collect();
         assert_eq!(lines[0], "A=b=c");
@@ -298,7 +325,7 @@ mod tests {
             path: "/bin/true".to_owned(),
             ..Hook::default()
         };
-        hook.run(b"{}").expect("it succeeds");
+        hook.run(b"{}", None).expect("it succeeds");
     }
 
     #[test]
@@ -337,9 +364,18 @@ mod tests {
     }
 
     #[test]
+    fn it_ends_with_an_interruption() {
+        let (interruption, other) = pipe_with(PipeFlags::CLOEXEC).expect("a pipe");
+        drop(other);
+        let hook = shell("sleep 1000");
+        let error = hook.run(b"{}", Some(interruption.as_fd())).expect_err("killed");
+        assert_eq!(error.to_string(), "hook /bin/sh: killed by an interruption");
+    }
+
+    #[test]
     fn what_it_leaves_behind_is_not_waited_for() {
         let begun = Instant::now();
-        shell("sleep 20 & exit 0").run(b"{}").expect("it succeeds");
+        shell("sleep 20 & exit 0").run(b"{}", None).expect("it succeeds");
         assert!(begun.elapsed() < Duration::from_secs(15));
     }
 

@@ -61,7 +61,7 @@ impl GuestHooks {
         state.insert("pid".to_owned(), getpid().as_raw_nonzero().get().into());
         let state = Value::Object(state).to_string();
         hooks.iter().enumerate().try_for_each(|(index, hook)| {
-            hook.run(state.as_bytes())
+            hook.run(state.as_bytes(), None)
                 .map_err(|error| Failure::new(format!("hooks.{name}[{index}]: {error}")))
         })
     }

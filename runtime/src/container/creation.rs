@@ -82,7 +82,7 @@ pub enum CreationError {
         /// The last lines of the guest's console, oldest first, as far as they tell something about it.
         console: Vec<String>,
     },
-    /// A signal came before the container was created.
+    /// A signal came before the container was created, or while a hook was run.
     #[error("interrupted by signal {0}")]
     Interrupted(i32),
     /// A hook failed.
@@ -277,10 +277,13 @@ impl Standin {
     /// Runs the hooks of a point.
     ///
     /// # Errors
-    /// The first that fails, or the container's record cannot be read.
+    /// The first that does not succeed, or the container's record cannot be read.
     pub fn run_hooks(&self, point: Point) -> Result<(), CreationError> {
         match self.folder.load()? {
-            Some(record) => Ok(hooks::run(point, &self.hooks, &record)?),
+            Some(record) => hooks::run(point, &self.hooks, &record).map_err(|failure| match failure {
+                HookFailure::Interrupted { signal, .. } => CreationError::Interrupted(signal),
+                failed @ HookFailure::Failed { .. } => failed.into(),
+            }),
             None => Ok(()),
         }
     }

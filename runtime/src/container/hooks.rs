@@ -2,6 +2,8 @@
 //! the container is built, poststart after its program has been executed, poststop after its deletion. The agent runs
 //! the others.
 
+use std::os::fd::AsFd;
+
 use bulkhead_agent_protocol::hook::{Hook, HookError, Hooks};
 use serde_json::json;
 
@@ -9,6 +11,7 @@ use super::describe;
 use crate::{
     oci::Spec,
     sandbox::{State, StateFolder, Status},
+    signals,
 };
 
 /// When hooks are run.
@@ -24,13 +27,29 @@ pub enum Point {
     Poststop,
 }
 
-/// A hook that failed, by its place in `config.json`.
+/// A hook that did not succeed, by its place in `config.json`.
 #[derive(Debug, thiserror::Error)]
-#[error("hooks.{list}[{index}]: {source}")]
-pub struct HookFailure {
-    list: &'static str,
-    index: usize,
-    source: HookError,
+pub enum HookFailure {
+    /// It failed.
+    #[error("hooks.{list}[{index}]: {source}")]
+    Failed {
+        /// Its list.
+        list: &'static str,
+        /// Its place there.
+        index: usize,
+        /// Why.
+        source: HookError,
+    },
+    /// A signal asked the calling process to end; the hook was killed.
+    #[error("hooks.{list}[{index}]: interrupted by signal {signal}")]
+    Interrupted {
+        /// Its list.
+        list: &'static str,
+        /// Its place there.
+        index: usize,
+        /// The signal's number.
+        signal: i32,
+    },
 }
 
 /// A container's state as hooks are told it, with that status.
@@ -78,10 +97,11 @@ pub fn of(folder: &StateFolder) -> Hooks {
     spec.unwrap_or_default().hooks
 }
 
-/// Runs the hooks of a point in their order. Returns when they have ended.
+/// Runs the hooks of a point in their order. Returns when they have ended. From then on the signals that end programs are
+/// held back from the calling thread.
 ///
 /// # Errors
-/// The first that fails; those after it are not run.
+/// The first that does not succeed; those after it are not run.
 pub fn run(point: Point, hooks: &Hooks, record: &State) -> Result<(), HookFailure> {
     let (list, hooks) = point.of(hooks);
     if hooks.is_empty() {
@@ -90,24 +110,37 @@ pub fn run(point: Point, hooks: &Hooks, record: &State) -> Result<(), HookFailur
     let state = state(record, point.status());
     hooks.iter().enumerate().try_for_each(|(index, hook)| {
         tracing::debug!(list, index, path = hook.path, "run hook");
-        hook.run(&state)
-            .map_err(|source| HookFailure { list, index, source })
+        run_one(list, index, hook, &state)
     })
 }
 
-/// Runs the poststop hooks, all of them: one that fails is said in the log only.
+/// Runs a hook. A signal that asks the calling process to end kills the hook instead, even one that runs for ever.
+fn run_one(list: &'static str, index: usize, hook: &Hook, state: &[u8]) -> Result<(), HookFailure> {
+    let failed = |source| HookFailure::Failed { list, index, source };
+    let ending = signals::take_ending().map_err(|source| {
+        failed(HookError::Run {
+            path: hook.path.clone(),
+            source,
+        })
+    })?;
+    match hook.run(state, Some(ending.as_fd())) {
+        Ok(()) => Ok(()),
+        Err(error @ HookError::Interrupted { .. }) => Err(match signals::next(&ending) {
+            Ok(signal) => HookFailure::Interrupted { list, index, signal },
+            Err(_) => failed(error),
+        }),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Runs the poststop hooks, all of them: one that does not succeed is said in the log only.
 pub fn run_poststop(hooks: &Hooks, record: &State) {
     if hooks.poststop.is_empty() {
         return;
     }
     let state = state(record, Point::Poststop.status());
     for (index, hook) in hooks.poststop.iter().enumerate() {
-        if let Err(source) = hook.run(&state) {
-            let failure = HookFailure {
-                list: "poststop",
-                index,
-                source,
-            };
+        if let Err(failure) = run_one("poststop", index, hook, &state) {
             tracing::warn!("{failure}");
         }
     }

@@ -114,6 +114,14 @@ impl MountNamespace {
         }
     }
 
+    /// Moves the calling process, which has one thread, there.
+    ///
+    /// # Errors
+    /// The namespace cannot be entered.
+    pub fn enter(&self) -> io::Result<()> {
+        self.0.enter()
+    }
+
     /// Does something there. The calling process has one thread.
     ///
     /// # Errors

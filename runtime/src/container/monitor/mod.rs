@@ -7,12 +7,14 @@
 //! - `limits`: what requests have changed
 //! - `voice`: how it says what goes wrong
 //! - `network`: the network namespace it lives in
+//! - `origin`: the namespaces it comes from
 //! - `exit`: how it ends
 
 mod create;
 pub mod exit;
 mod limits;
 mod network;
+mod origin;
 mod requests;
 mod supervise;
 mod voice;
@@ -29,7 +31,7 @@ use tokio::{
     sync::Notify,
 };
 
-use super::{Console, Failure, Notice, Place, Shares, Stage, Terminal, clean_up, failure::In};
+use super::{Console, Failure, Notice, Place, Shares, Stage, Terminal, clean_up, dispose_of, failure::In};
 use crate::{
     config::Config,
     logging,
@@ -39,6 +41,7 @@ use crate::{
     signals,
 };
 pub use network::NetworkError;
+use origin::Origin;
 use voice::Voice;
 
 /// What the monitor works from. All of it is made before the monitor is forked.
@@ -145,7 +148,8 @@ impl Monitor {
     /// Runs the container from its creation to its end, and ends the calling process, which was forked for it, as the
     /// workload ended. What goes wrong is said to the caller as long as that listens, and then in the log.
     pub fn run(self) -> ! {
-        let outcome = self.set_up().and_then(|()| self.run_with_runtime());
+        let mut origin = None;
+        let outcome = self.set_up(&mut origin).and_then(|()| self.run_with_runtime());
         if let Attachment::Attached {
             terminal: Some(terminal),
             ..
@@ -157,7 +161,7 @@ impl Monitor {
             Ok(Outcome::Ended(exit)) => exit::end_as(exit),
             Ok(Outcome::NotCreated) => exit::end_as(Exit::Code(1)),
             Ok(Outcome::Abandoned) => {
-                self.abandon();
+                self.abandon(origin.as_ref());
                 exit::end_as(Exit::Code(1))
             }
             Err(failure) => {
@@ -170,8 +174,9 @@ impl Monitor {
         }
     }
 
-    /// Makes the forked process one of its own, which nothing of the caller's can reach.
-    fn set_up(&self) -> Result<(), Failure> {
+    /// Makes the forked process one of its own, which nothing of the caller's can reach. Notes where it comes from, if it may
+    /// have to go back.
+    fn set_up(&self, origin: &mut Option<Origin>) -> Result<(), Failure> {
         logging::leave_stderr();
         exit::close_inherited().in_stage(Stage::Prepare)?;
         // The shell's terminal signals reach the caller's process alone, and its being killed as a group spares us.
@@ -191,6 +196,10 @@ impl Monitor {
                 console: Some(console),
             } => console.take().in_stage(Stage::Prepare)?,
             _ => {}
+        }
+        let is_attached = matches!(self.attachment, Attachment::Attached { .. });
+        if is_attached && !self.bundle.spec.hooks.poststop.is_empty() {
+            *origin = Some(Origin::of_this_process().in_stage(Stage::Prepare)?);
         }
         network::enter(self.bundle.spec.linux.network(), self.place.owner()).in_stage(Stage::Prepare)
     }
@@ -264,15 +273,23 @@ impl Monitor {
         }
     }
 
-    /// Removes what the caller's process would have removed, had it not been killed.
-    fn abandon(&self) {
+    /// Does what the caller's process would have done, had it not been killed: removes everything, and runs the poststop
+    /// hooks.
+    fn abandon(&self, origin: Option<&Origin>) {
         if let Place::Own(cgroup) = &self.place {
             let _ = SharedFolder::unmount(&self.folder.path().join(StateFolder::SHARED));
             if let Err(error) = cgroup.leave() {
                 tracing::debug!(%error, "leave the cgroup");
             }
         }
-        clean_up(&self.folder, &self.place);
+        match origin.map(Origin::enter) {
+            Some(Ok(())) => dispose_of(&self.folder, &self.place),
+            Some(Err(error)) => {
+                tracing::warn!("poststop hooks not run: return to the caller's namespaces: {error}");
+                clean_up(&self.folder, &self.place)
+            }
+            None => clean_up(&self.folder, &self.place),
+        };
     }
 }
 
