@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
-use bulkhead_tests::harness::{Bundle, Host, initramfs, kernel, vmm};
+use bulkhead_tests::harness::{Bundle, Host, initramfs, kernel, processes, vmm};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 /// A host that allows the test's own folder, whose configured kernel, initramfs and VMM are not there.
@@ -74,6 +75,58 @@ fn kernel_initrd_hypervisor_and_hardware() {
     assert!((150 << 10..192 << 10).contains(&kib), "{output}");
 }
 
+/// The values of a field of `smaps` for every mapping of a process, in their order.
+fn mappings(pid: Pid, field: &str) -> Vec<String> {
+    let smaps = fs::read_to_string(processes::file(pid, "smaps")).unwrap();
+    smaps
+        .lines()
+        .filter_map(|line| line.strip_prefix(field))
+        .map(|value| value.trim().to_owned())
+        .collect()
+}
+
+#[test]
+fn options_of_the_vmm() {
+    let host = Host::new();
+    let vmm_of = |parameters: &[&str], look: &dyn Fn(Pid)| {
+        let bundle = host.bundle(|config| {
+            config["process"]["args"] = json!(["sh", "-c", "echo up; read line"]);
+            config["vm"] = json!({
+                "hypervisor": {"parameters": parameters},
+                "kernel": {"parameters": ["loglevel=7"]},
+                "hwConfig": {"memory": 128 << 20},
+            });
+        });
+        let log = host.folder().join("log");
+        let mut running = host
+            .bulkhead()
+            .arg("--log")
+            .arg(&log)
+            .args(["run", "--bundle"])
+            .args([bundle.folder().as_os_str(), host.new_id().as_ref()])
+            .spawn();
+        running.wait_for("up");
+        look(running.vmm());
+        running.send("\n");
+        running.wait().success();
+        fs::read_to_string(log).unwrap()
+    };
+    let resident = |pid| processes::status_field(pid, "VmRSS");
+    let kib = |text: &str| text.trim_end_matches(" kB").trim().parse::<u64>().unwrap();
+    let wants_huge = |pid| mappings(pid, "VmFlags:").iter().any(|flags| flags.contains("hg"));
+
+    let log = vmm_of(&[], &|vmm| {
+        assert!(wants_huge(vmm));
+        assert!(kib(&resident(vmm)) < 110 << 10, "{}", resident(vmm));
+    });
+    assert!(!log.contains("Linux version"), "{log}");
+    let log = vmm_of(&["--huge-pages=off", "--prefault=on", "--console=on"], &|vmm| {
+        assert!(!wants_huge(vmm));
+        assert!(kib(&resident(vmm)) >= 128 << 10, "{}", resident(vmm));
+    });
+    assert!(log.contains("Linux version"), "{log}");
+}
+
 /// Runs a container with this `vm` section, which must be refused in a line that has all these words.
 #[track_caller]
 fn assert_refused(host: &Host, vm: &Value, words: &[&str]) {
@@ -114,8 +167,8 @@ fn what_an_x86_machine_cannot_have_or_is_out_of_range() {
             ["vm.hwConfig.memory", "the host has"],
         ),
         (
-            json!({"hypervisor": {"parameters": ["--turbo"]}}),
-            ["vm.hypervisor.parameters", "--turbo"],
+            json!({"hypervisor": {"parameters": ["--prefault=on", "--turbo"]}}),
+            ["vm.hypervisor.parameters[1]: \"--turbo\"", "--huge-pages=on|off"],
         ),
         (
             json!({"image": {"path": "/x", "format": "vhdx"}}),

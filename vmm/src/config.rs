@@ -21,6 +21,9 @@ pub struct VmConfig {
     pub vcpus: u8,
     /// Size of the guest's memory in MiB, at least 16.
     pub memory_mib: u32,
+    /// How the host provides it.
+    #[serde(default)]
+    pub memory_backing: MemoryBacking,
     /// What the guest boots.
     pub kernel: KernelConfig,
     /// The virtio-vsock device.
@@ -55,6 +58,25 @@ pub struct VmConfig {
 impl VmConfig {
     /// The most virtual processors that a guest can have.
     pub const MAX_VCPUS: u8 = 64;
+}
+
+/// How the host provides the guest's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MemoryBacking {
+    /// Whether transparent huge pages are asked for. They make faults rarer, and let a guest cost more than it touches.
+    pub huge_pages: bool,
+    /// Whether all of it is taken before the guest starts, so that no access has to wait for the host.
+    pub prefault: bool,
+}
+
+impl Default for MemoryBacking {
+    fn default() -> Self {
+        MemoryBacking {
+            huge_pages: true,
+            prefault: false,
+        }
+    }
 }
 
 /// What the guest boots.

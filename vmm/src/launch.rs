@@ -10,8 +10,8 @@ use std::{mem, ptr};
 use self::child::Child;
 
 use crate::config::{
-    BlockConfig, FilesystemConfig, ImageFormat, InheritedFd, KernelConfig, ReferredConfig, VmConfig,
-    VsockConfig,
+    BlockConfig, FilesystemConfig, ImageFormat, InheritedFd, KernelConfig, MemoryBacking, ReferredConfig,
+    VmConfig, VsockConfig,
 };
 use crate::report::Report;
 
@@ -34,6 +34,8 @@ pub struct Launch<'a> {
     pub vcpus: u8,
     /// Size of the guest's memory in MiB.
     pub memory_mib: u32,
+    /// How the host provides it.
+    pub memory_backing: MemoryBacking,
     /// An uncompressed ELF `vmlinux`.
     pub kernel: OwnedFd,
     /// The initial RAM file system.
@@ -179,6 +181,7 @@ impl Launch<'_> {
             kvm: passed.pass(self.kvm),
             vcpus: self.vcpus,
             memory_mib: self.memory_mib,
+            memory_backing: self.memory_backing,
             kernel: KernelConfig {
                 image: passed.pass(self.kernel),
                 initramfs: passed.pass_optional(self.initramfs),

@@ -4,6 +4,8 @@ use std::io;
 
 use vm_memory::{GuestAddress, GuestMemory as _, GuestMemoryMmap, GuestMemoryRegion};
 
+use crate::config::MemoryBacking;
+
 /// The guest's memory, cheap to clone: clones share the mapping.
 pub type GuestMemory = GuestMemoryMmap<()>;
 
@@ -30,10 +32,22 @@ pub enum MemoryError {
         /// The size of a physical address.
         bits: u32,
     },
+    /// The host did not give all of it before the guest starts.
+    #[error(
+        "cannot take {mib} MiB of guest memory in advance; --prefault=off takes them as the guest needs them"
+    )]
+    Prefault {
+        /// What was asked for.
+        mib: u64,
+        /// What the host said.
+        #[source]
+        source: io::Error,
+    },
 }
 
-/// Maps the guest's RAM: anonymous, private, zero, and without a reservation, so that it costs what the guest touches.
-pub fn allocate(ranges: &[(GuestAddress, u64)]) -> Result<GuestMemory, MemoryError> {
+/// Maps the guest's RAM: anonymous, private, zero, and without a reservation, so that it costs what the guest touches
+/// unless it is to be taken in advance.
+pub fn allocate(ranges: &[(GuestAddress, u64)], backing: MemoryBacking) -> Result<GuestMemory, MemoryError> {
     let mib = ranges.iter().map(|(_, size)| size >> 20).sum();
     let does_not_fit = |source| MemoryError::DoesNotFit { mib, source };
     let sized = ranges
@@ -43,19 +57,22 @@ pub fn allocate(ranges: &[(GuestAddress, u64)]) -> Result<GuestMemory, MemoryErr
         .map_err(|errno| does_not_fit(io::Error::from_raw_os_error(errno)))?;
     let memory = GuestMemory::from_ranges(&sized).map_err(|error| does_not_fit(io::Error::other(error)))?;
     for region in memory.iter() {
-        advise_page_size(region);
+        advise_page_size(region, backing.huge_pages);
+        if backing.prefault {
+            populate(region).map_err(|source| MemoryError::Prefault { mib, source })?;
+        }
     }
     Ok(memory)
 }
 
 /// Asks for transparent huge pages, which make the faults of a booting kernel hundreds of times fewer; but not for the
 /// first one, of which a guest touches a few small pages of boot data. A host without them is none the worse.
-fn advise_page_size(region: &vm_memory::GuestRegionMmap<()>) {
+fn advise_page_size(region: &vm_memory::GuestRegionMmap<()>, huge: bool) {
     const HUGE_PAGE: usize = 2 << 20;
-    let small = if region.start_addr() == GuestAddress(0) {
-        HUGE_PAGE.min(region.size())
-    } else {
-        0
+    let small = match (huge, region.start_addr()) {
+        (false, _) => region.size(),
+        (true, GuestAddress(0)) => HUGE_PAGE.min(region.size()),
+        (true, _) => 0,
     };
     for (start, size, advice) in [
         (0, small, libc::MADV_NOHUGEPAGE),
@@ -64,6 +81,16 @@ fn advise_page_size(region: &vm_memory::GuestRegionMmap<()>) {
         // SAFETY: the range is within one mapping of ours, and the advice does not change what it holds.
         unsafe { libc::madvise(region.as_ptr().add(start).cast(), size, advice) };
     }
+}
+
+/// Takes all pages of a region.
+fn populate(region: &vm_memory::GuestRegionMmap<()>) -> io::Result<()> {
+    // SAFETY: the range is one mapping of ours, and what it holds does not change.
+    let result = unsafe { libc::madvise(region.as_ptr().cast(), region.size(), libc::MADV_POPULATE_WRITE) };
+    if result == 0 {
+        return Ok(());
+    }
+    Err(io::Error::last_os_error())
 }
 
 #[cfg(test)]
@@ -75,7 +102,7 @@ mod tests {
     #[test]
     fn memory_is_zero_and_has_a_gap() {
         let ranges = [(GuestAddress(0), 4 << 20), (GuestAddress(16 << 20), 4 << 20)];
-        let memory = allocate(&ranges).unwrap();
+        let memory = allocate(&ranges, MemoryBacking::default()).unwrap();
         assert_eq!(memory.last_addr(), GuestAddress((20 << 20) - 1));
         assert_eq!(memory.read_obj::<u64>(GuestAddress(0x1234)).unwrap(), 0);
         memory.write_obj(7u64, GuestAddress(16 << 20)).unwrap();
@@ -88,7 +115,7 @@ mod tests {
 
     #[test]
     fn memory_beyond_the_address_space_is_refused_by_size() {
-        let error = allocate(&[(GuestAddress(0), 1 << 50)]).unwrap_err();
+        let error = allocate(&[(GuestAddress(0), 1 << 50)], MemoryBacking::default()).unwrap_err();
         assert!(
             error
                 .to_string()

@@ -14,6 +14,7 @@ use vm_memory::{Address, Bytes, GuestAddress};
 
 use crate::arch::x86_64::boot::{self, EntryPoint};
 use crate::arch::x86_64::registers;
+use crate::config::MemoryBacking;
 use crate::failure::with_causes;
 use crate::kvm::{self, KvmError};
 use crate::memory::{self, GuestMemory};
@@ -107,7 +108,7 @@ enum ProbeError {
 /// Runs the guest. `None` when it came to its end, else where it did not go on.
 fn run_guest(kvm: &Kvm) -> Result<Option<String>, ProbeError> {
     let vm = kvm.create_vm().map_err(KvmError::call("KVM_CREATE_VM"))?;
-    let memory: GuestMemory = memory::allocate(&[(GuestAddress(0), MEMORY_SIZE)])?;
+    let memory: GuestMemory = memory::allocate(&[(GuestAddress(0), MEMORY_SIZE)], MemoryBacking::default())?;
     boot::write_page_tables(&memory)?;
     memory.write_slice(&INSTRUCTIONS, CODE)?;
     kvm::set_memory(&vm, &memory)?;

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 
-use crate::config::{BlockConfig, ImageFormat, VmConfig, VsockConfig};
+use crate::config::{BlockConfig, ImageFormat, MemoryBacking, VmConfig, VsockConfig};
 use crate::inherited::{Inherited, InheritedError};
 use crate::memory;
 
@@ -46,6 +46,8 @@ pub struct Resources {
     pub vcpus: u8,
     /// Size of the guest's memory in MiB.
     pub memory_mib: u32,
+    /// How the host provides it.
+    pub memory_backing: MemoryBacking,
     /// An ELF file.
     pub kernel: File,
     /// An initial RAM file system.
@@ -155,6 +157,7 @@ impl Resources {
             kvm: inherited.take("kvm", config.kvm)?,
             vcpus: config.vcpus,
             memory_mib: config.memory_mib,
+            memory_backing: config.memory_backing,
             kernel: inherited.take("kernel.image", config.kernel.image)?.into(),
             initramfs: inherited
                 .take_optional("kernel.initramfs", config.kernel.initramfs)?

@@ -45,7 +45,7 @@ pub fn run(resources: Resources, console: &Console, reporter: &Reporter) -> Resu
 
     let ram = layout::ram(u64::from(resources.memory_mib) << 20);
     processors.check_reach(&ram).at(Stage::Memory)?;
-    let memory = memory::allocate(&ram).at(Stage::Memory)?;
+    let memory = memory::allocate(&ram, resources.memory_backing).at(Stage::Memory)?;
     kvm::set_memory(&vm, &memory).at(Stage::Memory)?;
 
     let kernel = kernel::load(&memory, resources.kernel).at(Stage::Kernel)?;

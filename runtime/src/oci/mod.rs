@@ -14,6 +14,7 @@ mod refuse;
 mod spec;
 mod validate;
 mod vm;
+mod vmm_options;
 
 pub use bundle::{Bundle, BundleError, parse as parse_document};
 pub use disks::{Disk, DiskMount, Disks, disk_folder};
@@ -27,6 +28,7 @@ pub use spec::{
 };
 pub use validate::{BindSource, validate};
 pub use vm::Vm;
+pub use vmm_options::VmmOptions;
 
 /// The version of the runtime specification that is implemented.
 pub const OCI_VERSION: &str = "1.3.0";

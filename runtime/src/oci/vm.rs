@@ -3,7 +3,7 @@
 use bulkhead_vmm::config::{ImageFormat, VmConfig};
 use serde::Deserialize;
 
-use super::FieldError;
+use super::{FieldError, VmmOptions};
 
 /// The least memory that the VMM accepts, in bytes.
 const LEAST_MEMORY: u64 = 16 << 20;
@@ -31,7 +31,7 @@ pub struct Vm {
 pub struct Hypervisor {
     /// A `bulkhead-vmm` on the host.
     pub path: String,
-    /// Its options.
+    /// Its options, see [`VmmOptions`].
     pub parameters: Vec<String>,
 }
 
@@ -108,12 +108,7 @@ impl Vm {
                 ));
             }
         }
-        if let Some(parameter) = self.hypervisor.parameters.first() {
-            let problem = format!(
-                "{parameter:?} is not an option of bulkhead-vmm, which has none that can be set here"
-            );
-            return Err(FieldError::new("vm.hypervisor.parameters", problem));
-        }
+        VmmOptions::parse(&self.hypervisor.parameters)?;
         for parameter in &self.kernel.parameters {
             // The kernel takes a line of ASCII.
             if !parameter.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
@@ -217,7 +212,7 @@ mod tests {
             (json!({"hypervisor": {"path": "../vmm"}}), "vm.hypervisor.path"),
             (
                 json!({"hypervisor": {"parameters": ["--fast"]}}),
-                "vm.hypervisor.parameters: \"--fast\"",
+                "vm.hypervisor.parameters[0]: \"--fast\"",
             ),
             (json!({"image": {"path": "image"}}), "vm.image.path"),
             (

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    oci::{Bundle, Disk, Vm},
+    oci::{Bundle, Disk, Vm, VmmOptions},
 };
 
 /// What the guest's kernel is always told: talk on the serial port, and little. How it resets is the VMM's to say.
@@ -74,6 +74,8 @@ pub struct Machine {
     pub size: Size,
     /// The VMM's binary.
     pub vmm: HostFile,
+    /// How the VMM is to behave.
+    pub options: VmmOptions,
     /// The guest's kernel.
     pub kernel: HostFile,
     /// The guest's initial RAM file system; without, it starts from the first disk.
@@ -92,6 +94,8 @@ impl Machine {
     pub fn open(config: &Config, bundle: &Bundle) -> Result<Self, MachineError> {
         let spec = &bundle.spec;
         let vm = spec.vm.as_ref();
+        // What is no option has been refused with the document.
+        let options = vm.map(|vm| VmmOptions::parse(&vm.hypervisor.parameters).unwrap_or_default());
         let image = match vm.filter(|vm| !vm.image.path.is_empty()) {
             Some(vm) => Some(open_root(config, vm)?),
             None => None,
@@ -118,6 +122,7 @@ impl Machine {
         Ok(Self {
             size: Size::checked(config, spec)?,
             vmm: open_vmm(config, vm)?,
+            options: options.unwrap_or_default(),
             kernel: match named(config, vm, "vm.kernel.path", |vm| &vm.kernel.path)? {
                 Some(file) => check_kernel("vm.kernel.path", file)?,
                 None => HostFile {

@@ -81,6 +81,11 @@ impl Vmm {
         };
         let handle = folder.handle()?;
         let stderr = logging::of_children().map_err(VmmError::Descriptors)?;
+        let console = machine.options.console.then(|| stderr.try_clone());
+        let console = console
+            .transpose()
+            .map_err(VmmError::Descriptors)?
+            .map(OwnedFd::from);
         let (uplink, vmm_uplink) = Uplink::pair().map_err(VmmError::Descriptors)?;
         let launched = Launch {
             binary: &machine.vmm.file,
@@ -90,6 +95,7 @@ impl Vmm {
             kvm: open_kvm()?.into(),
             vcpus: machine.size.vcpus,
             memory_mib: machine.size.memory_mib,
+            memory_backing: machine.options.memory,
             kernel: machine.kernel.file.into(),
             initramfs: machine.initramfs.map(|file| file.file.into()),
             command_line: machine.command_line,
@@ -102,7 +108,7 @@ impl Vmm {
             blocks: machine.disks,
             rng: true,
             network_slots: NETWORK_SLOTS,
-            console: None,
+            console,
             control: Some(folder.listen(StateFolder::CONTROL)?.into()),
         }
         .start()

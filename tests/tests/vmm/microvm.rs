@@ -11,6 +11,7 @@ use bulkhead_agent_protocol::messages::{
 };
 use bulkhead_agent_protocol::{AGENT_PORT, AgentClient, STREAM_PORT};
 use bulkhead_tests::harness::{self, Host};
+use bulkhead_vmm::config::MemoryBacking;
 use bulkhead_vmm::control::{Request, Response};
 use bulkhead_vmm::launch::{Launch, Vmm, Vsock};
 use bulkhead_vmm::report::Report;
@@ -66,6 +67,7 @@ impl MicroVm {
                 .into(),
             vcpus: 1,
             memory_mib: 128,
+            memory_backing: MemoryBacking::default(),
             kernel: open(&harness::kernel()).into(),
             initramfs: Some(open(&harness::initramfs()).into()),
             command_line: COMMAND_LINE.to_owned(),

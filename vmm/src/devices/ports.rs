@@ -84,6 +84,7 @@ mod tests {
     use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
     use super::*;
+    use crate::config::MemoryBacking;
     use crate::console::{Console, ConsoleWriter};
     use crate::devices::{reset, serial};
     use crate::end::End;
@@ -92,7 +93,7 @@ mod tests {
 
     fn ports() -> (Ports, Console, End) {
         let (console, end) = (Console::default(), End::new().unwrap());
-        let memory = memory::allocate(&[(GuestAddress(0), 1 << 20)]).unwrap();
+        let memory = memory::allocate(&[(GuestAddress(0), 1 << 20)], MemoryBacking::default()).unwrap();
         let serial = serial::new(
             EventFd::new(EFD_NONBLOCK).unwrap(),
             ConsoleWriter::new(console.clone(), None),

@@ -8,7 +8,7 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use bulkhead_vmm::config::{KernelConfig, VmConfig, VsockConfig};
+use bulkhead_vmm::config::{KernelConfig, MemoryBacking, VmConfig, VsockConfig};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{
@@ -185,6 +185,7 @@ impl VmmConfig<'_> {
             kvm: kvm.as_raw_fd(),
             vcpus: 1,
             memory_mib: self.memory_mib,
+            memory_backing: MemoryBacking::default(),
             kernel: KernelConfig {
                 image: image.as_raw_fd(),
                 initramfs: initramfs.as_ref().map(AsRawFd::as_raw_fd),

@@ -10,6 +10,7 @@ use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
 use super::*;
+use crate::config::MemoryBacking;
 use crate::console::ConsoleWriter;
 use crate::devices::mmio::MmioBus;
 use crate::devices::ports::Ports;
@@ -36,7 +37,7 @@ fn start() -> Server {
         .unwrap();
     let their_end = end.clone();
     thread::spawn(move || {
-        let memory = memory::allocate(&[(GuestAddress(0), 1 << 20)]).unwrap();
+        let memory = memory::allocate(&[(GuestAddress(0), 1 << 20)], MemoryBacking::default()).unwrap();
         let serial = serial::new(
             EventFd::new(0).unwrap(),
             ConsoleWriter::new(console.clone(), None),

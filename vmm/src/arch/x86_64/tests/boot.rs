@@ -4,6 +4,7 @@ use vm_memory::{Address, Bytes, GuestAddress};
 
 use crate::arch::x86_64::boot::{self, BootError, EntryPoint, Initramfs};
 use crate::arch::x86_64::{layout, registers};
+use crate::config::MemoryBacking;
 use crate::memory::{self, GuestMemory};
 
 const ENTRY: GuestAddress = GuestAddress(0x100_0000);
@@ -13,7 +14,7 @@ const INITRAMFS: Initramfs = Initramfs {
 };
 
 fn memory(size: u64) -> GuestMemory {
-    memory::allocate(&layout::ram(size)).unwrap()
+    memory::allocate(&layout::ram(size), MemoryBacking::default()).unwrap()
 }
 
 fn read<T: vm_memory::ByteValued>(memory: &GuestMemory, address: u64) -> T {

@@ -7,6 +7,7 @@ use vm_memory::{Bytes, GuestAddress};
 use crate::arch::x86_64::boot::EntryPoint;
 use crate::arch::x86_64::kernel::{self, KernelError, LoadedKernel};
 use crate::arch::x86_64::layout;
+use crate::config::MemoryBacking;
 use crate::memory::{self, GuestMemory};
 
 const MEMORY_MIB: u64 = 32;
@@ -16,7 +17,7 @@ const CODE: &[u8] = b"the kernel's code and data";
 const CODE_OFFSET: u64 = 64 + 2 * 56;
 
 fn memory() -> GuestMemory {
-    memory::allocate(&layout::ram(MEMORY_MIB << 20)).unwrap()
+    memory::allocate(&layout::ram(MEMORY_MIB << 20), MemoryBacking::default()).unwrap()
 }
 
 fn file(bytes: &[u8]) -> File {
