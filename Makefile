@@ -17,7 +17,7 @@ export BULKHEAD_INITRAMFS := $(CURDIR)/$(guest)/initramfs.cpio
 build_packages   := gcc libc6-dev libseccomp-dev
 kernel_packages  := make binutils flex bison bc perl tar xz-utils libelf-dev linux-source-6.12
 testbed_packages := qemu-system-x86 busybox-static cpio kmod zstd libcap-ng-dev erofs-utils e2fsprogs qemu-utils apparmor iproute2 systemd dbus
-caller_packages  := podman buildah netavark conmon catatonit docker.io iptables
+caller_packages  := podman buildah netavark conmon catatonit docker.io iptables containerd containernetworking-plugins
 bench_packages   := runc crun
 
 .PHONY: help run test conformance bench install clean testbed-shell packages product testbed

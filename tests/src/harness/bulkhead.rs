@@ -200,6 +200,12 @@ impl Running {
         }
     }
 
+    /// What it wrote to stdout, or on the terminal, up to now.
+    #[must_use]
+    pub fn output_so_far(&self) -> String {
+        self.stdout.so_far()
+    }
+
     /// Writes to stdin, or types on the terminal.
     ///
     /// # Panics

@@ -2,7 +2,6 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 use std::thread;
 
@@ -11,7 +10,7 @@ use serde_json::json;
 
 use super::bulkhead::{Invocation, Running};
 use super::leaks::entries;
-use super::{Host, engine_runtime, image, seclusion};
+use super::{Host, daemon, engine_runtime, image, seclusion};
 
 /// The image that every [`Docker`] has.
 pub const IMAGE: &str = "busybox";
@@ -55,12 +54,23 @@ impl Docker {
         });
         let settings = host.file("daemon.json", settings.to_string());
         // Docker would give a containerd of its own 15 seconds to start.
-        let containerd = daemon(
-            "exec containerd --address \"$0\" --root \"$1/containerd\" --state /run/containerd",
-            &[Path::new(CONTAINERD), &storage],
+        let containerd = daemon::start(
+            "containerd",
+            [
+                "--address".as_ref(),
+                CONTAINERD.as_ref(),
+                "--root".as_ref(),
+                storage.join("containerd").as_os_str(),
+                "--state".as_ref(),
+                "/run/containerd".as_ref(),
+            ],
             "containerd successfully booted",
         );
-        let dockerd = daemon("exec dockerd --config-file \"$0\"", &[&settings], "API listen on");
+        let dockerd = daemon::start(
+            "dockerd",
+            ["--config-file".as_ref(), settings.as_os_str()],
+            "API listen on",
+        );
         let docker = Self {
             daemons: vec![dockerd, containerd],
             host,
@@ -121,13 +131,4 @@ impl Drop for Docker {
             left.join("\n    ")
         );
     }
-}
-
-/// Starts a daemon and waits until it says, on stderr, that it is ready.
-fn daemon(script: &str, arguments: &[&Path], ready: &str) -> Running {
-    let mut command = Command::new("sh");
-    command.arg("-c").arg(format!("{script} 2>&1")).args(arguments);
-    let daemon = Invocation::new(command).spawn();
-    daemon.wait_for(ready);
-    daemon
 }

@@ -51,7 +51,11 @@ pub fn interfaces() -> Vec<String> {
         .collect()
 }
 
-fn mount_tmpfs(target: &Path) {
+/// Mounts a new file system in memory for the calling thread, and those that see its mounts.
+///
+/// # Panics
+/// This process is not root, or there is no such folder.
+pub fn mount_tmpfs(target: &Path) {
     mount(
         Some("tmpfs"),
         target,
