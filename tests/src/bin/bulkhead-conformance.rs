@@ -5,8 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use bulkhead_tests::conformance::{self, ConformanceError, Results, Runtime, Suite, Verdict};
-use bulkhead_tests::harness::Host;
+use bulkhead_tests::harness::{self, Host};
 use clap::Parser;
+
+/// Where Debian installs runc.
+const RUNC: &str = "/usr/sbin/runc";
 
 /// Runs the runtime-spec's validation suite against bulkhead and Debian's runc. Needs a KVM that runs stock guests.
 #[derive(Parser)]
@@ -37,18 +40,19 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<(), ConformanceError> {
+    harness::check_artifacts()?;
     let suite = Suite::open(&cli.suite)?;
     let tests = suite.tests(cli.only.as_deref().unwrap_or_default())?;
     let host = Host::new();
-    let runtimes = [("bulkhead", host.runtime()), ("runc", "/usr/sbin/runc".into())];
+    let runtimes = [
+        Runtime::find("bulkhead", host.runtime())?,
+        Runtime::find("runc", RUNC.into())?,
+    ];
     let mut results = Vec::new();
-    for (name, program) in runtimes {
-        let runtime = Runtime {
-            name: name.into(),
-            program,
-        };
-        let output = cli.output.join(name);
-        results.push((name.to_owned(), run_all(&suite, &tests, &runtime, &output)?));
+    for runtime in runtimes {
+        let output = cli.output.join(&runtime.name);
+        let verdicts = run_all(&suite, &tests, &runtime, &output)?;
+        results.push((runtime.name, verdicts));
     }
     match cli.only {
         Some(_) => Ok(()),

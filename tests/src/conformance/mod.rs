@@ -14,12 +14,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::harness::processes;
+use crate::harness::{self, processes};
 pub use report::write;
 pub use tap::Verdict;
 
 /// What one program of the suite may take. Those that look at many cgroups take a minute in an emulated host.
 const LIMIT: Duration = Duration::from_secs(240);
+
+/// Where the suite makes its bundles. It puts device nodes into them, some with the number by which an overlay marks what
+/// is gone, so that an overlay refuses them.
+const BUNDLES: &str = "/dev/shm";
 
 /// The suite, as it was built.
 #[derive(Debug, Clone)]
@@ -32,8 +36,7 @@ pub struct Suite {
 pub struct Runtime {
     /// What it is called in the report.
     pub name: String,
-    /// Its program.
-    pub program: PathBuf,
+    program: PathBuf,
 }
 
 /// The verdict on every test, by its name.
@@ -42,6 +45,9 @@ pub type Results = BTreeMap<String, Verdict>;
 /// Why there are no results.
 #[derive(Debug, thiserror::Error)]
 pub enum ConformanceError {
+    /// There is nothing to test.
+    #[error(transparent)]
+    NothingToTest(#[from] harness::NotBuilt),
     /// The folder is not the suite.
     #[error("{}: no {what}. Build the suite first: docs/conformance.md", folder.display())]
     NotBuilt {
@@ -69,6 +75,9 @@ pub enum ConformanceError {
     /// bulkhead fails tests and nobody has said why.
     #[error("tests that bulkhead fails without a reason in tests/src/conformance/reasons.toml: {}", .0.join(" "))]
     Unexplained(Vec<String>),
+    /// Nobody has said which of our own tests assert the same.
+    #[error("tests of the suite without tests of ours in tests/src/conformance/own_tests.toml: {}", .0.join(" "))]
+    Unmatched(Vec<String>),
 }
 
 impl ConformanceError {
@@ -126,10 +135,15 @@ impl Suite {
     /// It does not start, or `output` cannot be written.
     pub fn run(&self, test: &str, runtime: &Runtime, output: &Path) -> Result<Verdict, ConformanceError> {
         let program = self.program(test);
+        let bundles = tempfile::Builder::new()
+            .prefix("conformance.")
+            .tempdir_in(BUNDLES)
+            .map_err(ConformanceError::file(Path::new(BUNDLES)))?;
         let stdout = File::create(output).map_err(ConformanceError::file(output))?;
         let mut child = Command::new(&program)
             .current_dir(&self.folder)
             .env("RUNTIME", &runtime.program)
+            .env("TMPDIR", bundles.path())
             .stdin(Stdio::null())
             .stderr(stdout.try_clone().map_err(ConformanceError::file(output))?)
             .stdout(stdout)
@@ -158,6 +172,18 @@ impl Suite {
 }
 
 impl Runtime {
+    /// The runtime called `name` whose program is `program`.
+    ///
+    /// # Errors
+    /// There is no such program.
+    pub fn find(name: &str, program: PathBuf) -> Result<Self, ConformanceError> {
+        fs::metadata(&program).map_err(ConformanceError::file(&program))?;
+        Ok(Self {
+            name: name.to_owned(),
+            program,
+        })
+    }
+
     fn remove_containers(&self) -> Result<(), ConformanceError> {
         let listed = self.output(&["list", "--quiet"])?;
         for id in String::from_utf8_lossy(&listed).lines() {

@@ -2,6 +2,11 @@
 
 use std::process::ExitStatus;
 
+/// How the line begins that says how many points there are.
+const PLAN: &str = "1..";
+/// The complaint about a program that makes none.
+const SILENT: &str = "it said nothing";
+
 /// How a test ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
@@ -16,7 +21,8 @@ pub enum Verdict {
 /// Reads what a program printed on stdout and stderr.
 ///
 /// A program that makes no points of its own (plan `1..0`) complains in a diagnostic and still ends with 0, so that an
-/// `error` there counts; elsewhere `error` in a diagnostic may belong to a point that holds.
+/// `error` there counts; elsewhere `error` in a diagnostic may belong to a point that holds. One that prints nothing at
+/// all has lost what the container said.
 pub fn verdict(printed: &str, status: ExitStatus) -> Verdict {
     let complaint = printed.lines().find_map(|line| line.strip_prefix("not ok "));
     let makes_points = printed.lines().any(|line| line.starts_with("ok "));
@@ -35,8 +41,11 @@ pub fn verdict(printed: &str, status: ExitStatus) -> Verdict {
         let last = printed
             .lines()
             .rev()
-            .find(|line| !line.starts_with("exit status"));
-        return Verdict::Failed(last.unwrap_or("it failed and said nothing").to_owned());
+            .find(|line| !line.starts_with("exit status") && !line.starts_with(PLAN));
+        return Verdict::Failed(last.unwrap_or(SILENT).to_owned());
+    }
+    if printed.is_empty() {
+        return Verdict::Failed(SILENT.to_owned());
     }
     let points: Vec<&str> = printed.lines().filter(|line| line.starts_with("ok ")).collect();
     if !points.is_empty() && points.iter().all(|point| point.to_lowercase().contains("# skip")) {
@@ -86,6 +95,22 @@ mod tests {
             ),
             Verdict::Failed("operation not permitted".into())
         );
+    }
+
+    #[test]
+    fn the_reason_is_said_before_the_plan() {
+        assert_eq!(
+            ended(
+                "TAP version 13\nbulkhead: it is of cgroup v1\n1..0\nexit status 1\n",
+                1
+            ),
+            Verdict::Failed("bulkhead: it is of cgroup v1".into())
+        );
+    }
+
+    #[test]
+    fn silence_is_no_success() {
+        assert_eq!(ended("", 0), Verdict::Failed(SILENT.into()));
     }
 
     #[test]

@@ -1,8 +1,39 @@
 //! Where the things under test are.
 
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+/// Something under test is not there.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the {what} to test, {path:?}, is no file with anything in it: build it, or let {variable} name it")]
+pub struct NotBuilt {
+    /// What it is.
+    what: &'static str,
+    /// Where it should be.
+    path: PathBuf,
+    /// What says otherwise.
+    variable: &'static str,
+}
+
+/// Whether `bulkhead` and the guest are there to be tested.
+///
+/// # Errors
+/// Names the first that is missing or empty.
+pub fn check() -> Result<(), NotBuilt> {
+    is_built("bulkhead binary", bulkhead(), "BULKHEAD_BINARY")?;
+    is_built("guest kernel", kernel(), "BULKHEAD_KERNEL")?;
+    is_built("guest initramfs", initramfs(), "BULKHEAD_INITRAMFS")
+}
+
+fn is_built(what: &'static str, path: PathBuf, variable: &'static str) -> Result<(), NotBuilt> {
+    if fs::metadata(&path).is_ok_and(|file| file.is_file() && file.len() > 0) {
+        Ok(())
+    } else {
+        Err(NotBuilt { what, path, variable })
+    }
+}
 
 /// The `bulkhead` binary: `BULKHEAD_BINARY`, else the release build beside the test's own.
 pub fn bulkhead() -> PathBuf {
@@ -89,5 +120,29 @@ fn profile() -> PathBuf {
         folder.parent().expect("deps is in a folder").to_owned()
     } else {
         folder.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_or_empty_is_named_with_the_variable_in_one_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("vmlinux");
+        let check = |path: &Path| is_built("guest kernel", path.to_owned(), "BULKHEAD_KERNEL");
+        for path in [&file, Path::new(""), folder.path()] {
+            let line = check(path).unwrap_err().to_string();
+            assert!(
+                line.contains("guest kernel") && line.contains("BULKHEAD_KERNEL"),
+                "{line}"
+            );
+            assert_eq!(line.lines().count(), 1, "{line}");
+        }
+        fs::write(&file, "").unwrap();
+        assert!(check(&file).is_err());
+        fs::write(&file, "ELF").unwrap();
+        assert_eq!(check(&file), Ok(()));
     }
 }
