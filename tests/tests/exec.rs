@@ -98,6 +98,38 @@ fn a_program_runs_as_it_is_asked_to() {
 }
 
 #[test]
+fn a_program_runs_in_a_cgroup_below_the_containers() {
+    let host = Host::new();
+    let bundle = host.bundle(|config| {
+        let script = "mkdir /sys/fs/cgroup/below; echo made; exec sleep 100000";
+        config["process"]["args"] = json!(["sh", "-c", script]);
+        let mounts = config["mounts"].as_array_mut().unwrap();
+        let cgroups = mounts.iter_mut().find(|mount| mount["type"] == "cgroup");
+        cgroups.unwrap()["options"] = json!(["nosuid", "noexec", "nodev", "rw"]);
+    });
+    let container = host.started(&bundle);
+    container.wait_for("made");
+    for (options, cgroup) in [
+        (&[][..], "0::/\n"),
+        (&["--cgroup", "below"], "0::/below\n"),
+        (&["--cgroup", "/below"], "0::/below\n"),
+    ] {
+        let output = container.exec(options, &["cat", "/proc/self/cgroup"]).output();
+        assert_eq!(output.success(), cgroup, "{options:?}");
+    }
+    let refused = |cgroup, text| {
+        let output = container
+            .exec(&["--cgroup", cgroup], &["true"])
+            .output()
+            .with_code(255);
+        assert!(output.stderr().contains(text), "{output:?}");
+    };
+    refused("../..", "cgroup \"../..\"");
+    refused("cpu:below", "cgroup v2");
+    container.discard();
+}
+
+#[test]
 fn a_program_that_cannot_run_is_told_in_one_line() {
     let host = Host::new();
     let container = host.started(&sleeper(&host));

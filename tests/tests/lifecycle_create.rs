@@ -1,11 +1,14 @@
 //! An engine creates a container, starts it later, and learns how it ended as its stand-in's parent.
 
 use std::fs;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixListener;
 
-use bulkhead_tests::harness::{ConsoleSocket, Host, LIMIT, processes};
+use bulkhead_tests::harness::{ConsoleSocket, Host, LIMIT, processes, receive_descriptor};
 use bulkhead_tests::testbed::channel::WindowSize;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::WaitStatus;
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 #[test]
@@ -226,4 +229,68 @@ fn a_terminal_is_handed_over_and_its_size_follows() {
         (String::new(), String::new())
     );
     container.delete();
+}
+
+/// The process of the pidfd that comes next.
+#[track_caller]
+fn next_pid(socket: &UnixListener) -> Pid {
+    let (text, pidfd) = receive_descriptor(socket);
+    assert_eq!(text, "pidfd");
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).unwrap();
+    let pid = info.lines().find_map(|line| line.strip_prefix("Pid:"));
+    Pid::from_raw(pid.expect("a pidfd").trim().parse().unwrap())
+}
+
+#[test]
+fn a_socket_gets_a_pidfd_of_each_stand_in() {
+    let host = Host::new();
+    let path = host.folder().join("pidfd.sock");
+    let socket = UnixListener::bind(&path).unwrap();
+    let option = ["--pidfd-socket", path.to_str().unwrap()];
+    let bundle = host.script("echo up; exec sleep 100000");
+
+    let creation = host.bulkhead().arg("create").args(option);
+    let container = host.create_by(creation, &bundle, &host.new_id());
+    assert_eq!(next_pid(&socket), container.pid);
+    container.start();
+    let exec = container.exec(&option, &["cat"]).spawn();
+    assert_eq!(next_pid(&socket), exec.pid());
+    exec.signal(Signal::SIGTERM);
+    exec.wait().with_code(128 + 15);
+    let detached = [option[0], option[1], "--detach"];
+    container.exec(&detached, &["true"]).output().success();
+    let standin = next_pid(&socket);
+    assert_eq!(
+        container.wait_for_standin(standin),
+        WaitStatus::Exited(standin, 0)
+    );
+    container.discard();
+
+    let id = host.new_id();
+    let running = host
+        .bulkhead()
+        .args(["run", "--bundle"])
+        .arg(bundle.folder())
+        .args(option)
+        .arg(&id)
+        .spawn();
+    let monitor = next_pid(&socket);
+    running.wait_for("up");
+    assert_eq!(monitor, processes::descendant_named(running.pid(), "bulkhead"));
+    running.signal(Signal::SIGKILL);
+    drop(running);
+
+    drop(socket);
+    let line = host
+        .bulkhead()
+        .args(["create", "--bundle"])
+        .arg(bundle.folder())
+        .args(option)
+        .arg(host.new_id())
+        .output()
+        .refusal();
+    assert!(
+        line.contains("--pidfd-socket") && line.contains("Connection refused"),
+        "{line}"
+    );
 }

@@ -1,9 +1,12 @@
 //! What a person at a shell gets, and a script: help, completions, manual pages, errors.
 
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
 
-use bulkhead_tests::harness::{Host, LIMIT, Output, processes};
+use bulkhead_tests::harness::{Host, Invocation, LIMIT, Output, processes};
+use bulkhead_tests::testbed::channel::WindowSize;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -240,4 +243,70 @@ fn a_container_whose_machine_is_killed_says_nothing_itself() {
     });
     assert!(told, "{log}");
     host.bulkhead().args(["delete", &id]).output().success();
+}
+
+#[test]
+fn what_make_installs_is_whole_and_runs() {
+    let mut host = Host::new();
+    let root = host.directory("root");
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    // What is tested is built already.
+    let install = Command::new("make")
+        .args(["--silent", "--old-file=product", "--directory"])
+        .arg(workspace)
+        .arg("install")
+        .arg(format!("DESTDIR={}", root.display()))
+        .output()
+        .unwrap();
+    assert!(install.status.success(), "{install:?}");
+    let installed = |path: &str| root.join("usr").join(path);
+    for (path, mode) in [
+        ("bin/bulkhead", 0o755),
+        ("libexec/bulkhead/bulkhead-vmm", 0o755),
+        ("share/bulkhead/vmlinux", 0o644),
+        ("share/bulkhead/initramfs.cpio", 0o644),
+        ("share/man/man1/bulkhead.1", 0o644),
+        ("share/man/man1/bulkhead-run.1", 0o644),
+        ("share/bash-completion/completions/bulkhead", 0o644),
+        ("share/zsh/vendor-completions/_bulkhead", 0o644),
+        ("share/fish/vendor_completions.d/bulkhead.fish", 0o644),
+    ] {
+        let status = fs::metadata(installed(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+        assert!(status.len() > 0, "{path}");
+        assert_eq!(status.permissions().mode() & 0o777, mode, "{path}");
+    }
+
+    // A newcomer's first container, but for where things are.
+    for (key, path) in [
+        ("vmm", "libexec/bulkhead/bulkhead-vmm"),
+        ("kernel", "share/bulkhead/vmlinux"),
+        ("initramfs", "share/bulkhead/initramfs.cpio"),
+    ] {
+        let path = installed(path).to_str().unwrap().to_owned();
+        host.settings.insert(key.into(), path.into());
+    }
+    let config = host.file("installed.toml", host.settings.to_string());
+    let bundle = host.directory("demo");
+    fs::create_dir_all(bundle.join("rootfs/bin")).unwrap();
+    fs::copy("/bin/busybox", bundle.join("rootfs/bin/sh")).unwrap();
+    let bulkhead = |arguments: &[&str]| {
+        let mut command = Command::new(installed("bin/bulkhead"));
+        command
+            .arg("--config")
+            .arg(&config)
+            .arg("--root")
+            .arg(host.state());
+        command.args(arguments).current_dir(&bundle);
+        Invocation::new(command)
+    };
+    bulkhead(&["spec"]).output().success();
+    let id = host.new_id();
+    let mut shell = bulkhead(&["run", &id]).spawn_on_terminal(WindowSize {
+        rows: 24,
+        columns: 80,
+    });
+    shell.wait_for("#");
+    shell.send("echo process $$; exit 7\r");
+    let said = shell.wait().with_code(7).stdout();
+    assert!(said.contains("process 1\r"), "{said}");
 }

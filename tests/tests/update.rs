@@ -1,6 +1,6 @@
 //! The limits of a container that runs.
 
-use std::{fs, io::Write};
+use std::{fs, io::Write, path::Path};
 
 use bulkhead_tests::harness::{Container, Host};
 use serde_json::json;
@@ -8,6 +8,16 @@ use serde_json::json;
 fn limit(container: &Container, file: &str) -> String {
     container
         .shell(&format!("cat /sys/fs/cgroup/{file}"))
+        .trim_end()
+        .to_owned()
+}
+
+/// The number of a block device of the host, as `MAJOR:MINOR`.
+fn block_device() -> String {
+    let mut devices = fs::read_dir("/sys/block").unwrap();
+    let device = devices.next().expect("a block device").unwrap().path();
+    fs::read_to_string(device.join("dev"))
+        .unwrap()
         .trim_end()
         .to_owned()
 }
@@ -35,6 +45,10 @@ fn limits_change_while_the_container_runs() {
     assert_eq!(limit(&container, "memory.max"), (48 << 20).to_string());
     assert_eq!(limit(&container, "memory.low"), (1 << 20).to_string());
     assert_eq!(limit(&container, "pids.max"), "20");
+    // More processors than the machine has are no limit, and no error.
+    update(&["--cpu-quota", "6400000"]).success();
+    assert_eq!(limit(&container, "cpu.max"), "6400000 100000");
+    update(&["--cpu-quota", "50000"]).success();
     // A limit that means something beside others keeps them.
     update(&["--cpu-period", "80000"]).success();
     assert_eq!(limit(&container, "cpu.max"), "50000 80000");
@@ -69,14 +83,30 @@ fn limits_change_while_the_container_runs() {
         &["--memory", "1t"],
         "linux.resources.memory.limit: 1099511627776 bytes are more than the virtual machine has",
     );
+    let on_host = |file: &str| {
+        let cgroup = Path::new("/sys/fs/cgroup/bulkhead/update-test");
+        fs::read_to_string(cgroup.join(file)).unwrap()
+    };
+    // Block devices have the host's numbers, and are limited there.
+    let number = block_device();
+    let (major, minor) = number.split_once(':').unwrap();
+    let throttle = format!(
+        r#"{{"blockIO": {{"throttleReadBpsDevice": [{{"major": {major}, "minor": {minor}, "rate": 1048576}}]}}}}"#
+    );
+    let file = host.file("throttle.json", throttle);
+    update(&["-r", file.to_str().unwrap()]).success();
+    assert_eq!(
+        on_host("io.max"),
+        format!("{number} rbps=1048576 wbps=max riops=max wiops=max\n")
+    );
+
     // What the guest refuses the host does not keep either.
-    let on_host = || fs::read_to_string("/sys/fs/cgroup/bulkhead/update-test/cpu.max").unwrap();
-    let before = on_host();
+    let before = on_host("cpu.max");
     refused(
         &["--memory", "1t", "--cpu-quota", "20000"],
         "linux.resources.memory.limit",
     );
-    assert_eq!(on_host(), before);
+    assert_eq!(on_host("cpu.max"), before);
     refused(
         &["--memory", "40m", "--pids-limit", "5", "--cpu-period", "7"],
         "linux.resources.cpu",

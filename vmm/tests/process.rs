@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Output};
 
+use bulkhead_vmm::config::MemoryBacking;
 use bulkhead_vmm::launch::{Block, Launch, LaunchError, Vsock};
 use bulkhead_vmm::report::{Outcome, Report, Stage};
 use tempfile::TempDir;
@@ -61,6 +62,7 @@ fn launch<'a>(binary: &'a File, directory: &'a File, stderr: &'a OwnedFd) -> Lau
         kvm: null(),
         vcpus: 1,
         memory_mib: 128,
+        memory_backing: MemoryBacking::default(),
         kernel: null(),
         initramfs: None,
         command_line: String::new(),

@@ -19,16 +19,12 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
     Machine, SharedFolder, StateError, StateFolder, Uplink, VmmControl, VmmEnd, end::BootFiles,
-    folder::address, vmm_control::LONGEST_ANSWER,
+    folder::address, network::NETWORK_SLOTS, vmm_control::LONGEST_ANSWER,
 };
 use crate::{logging, readiness::watch};
 
 /// The guest's vsock address. It is known inside its own VMM only, so every guest can have the same.
 const GUEST_CID: u32 = 3;
-
-/// How many network interfaces a guest can be joined to. Each slot costs the guest's boot 0.2 % of its instructions, also one
-/// that stays empty.
-const NETWORK_SLOTS: u8 = 4;
 
 const KVM: &str = "/dev/kvm";
 

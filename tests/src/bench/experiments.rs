@@ -1,7 +1,7 @@
 //! What is measured.
 
 use super::floor;
-use super::plan::{Experiment, Start, Until};
+use super::plan::{Experiment, Running, Start, Until};
 
 /// How often each.
 const RUNS: usize = 5;
@@ -42,6 +42,8 @@ pub mod rows {
     pub const RUN: &str = "`run` of `true`, exec to exit";
     /// Until a container's first output.
     pub const OUTPUT: &str = "`run`, exec to the container's first output";
+    /// A further program in a container that runs.
+    pub const EXEC: &str = "`exec` of `true` in a running container, exec to exit";
     /// What starting any process takes.
     pub const PROCESS: &str = "fork and exec of a static `true`";
 }
@@ -91,6 +93,16 @@ pub fn all() -> Vec<Experiment> {
         let run = |bundle| command(&[runtime, &["run", "--bundle", bundle, "bench-{run}"]].concat());
         all.push(experiment(rows::RUN, subject, run(paths::TRUE), Until::Exit));
         all.push(experiment(rows::OUTPUT, subject, run(paths::STAYS), printed(UP)));
+        // Not an id of those that have been killed.
+        let container = command(&[runtime, &["run", "--bundle", paths::STAYS, "exec-{run}"]].concat());
+        let exec = command(&[runtime, &["exec", "exec-{run}", "true"]].concat());
+        all.push(Experiment {
+            beside: Some(Running {
+                start: container,
+                printed: UP.into(),
+            }),
+            ..experiment(rows::EXEC, subject, exec, Until::Exit)
+        });
     }
     all
 }
@@ -98,6 +110,7 @@ pub fn all() -> Vec<Experiment> {
 fn experiment(row: &str, subject: &str, start: Start, until: Until) -> Experiment {
     Experiment {
         name: format!("{row}|{subject}"),
+        beside: None,
         start,
         until,
         runs: RUNS,

@@ -23,12 +23,23 @@ pub struct Plan {
 pub struct Experiment {
     /// Unique.
     pub name: String,
+    /// What runs before the clock starts, for as long as it is measured.
+    pub beside: Option<Running>,
     /// What is started.
     pub start: Start,
     /// When the clock stops.
     pub until: Until,
     /// How often it is measured, after one time that is not.
     pub runs: usize,
+}
+
+/// What runs beside what is measured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Running {
+    /// What is started.
+    pub start: Start,
+    /// It runs when it has printed this.
+    pub printed: String,
 }
 
 /// What is started. The clock starts right before.

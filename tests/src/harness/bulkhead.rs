@@ -20,7 +20,9 @@ pub struct Invocation {
 }
 
 impl Invocation {
-    pub(super) fn new(command: Command) -> Self {
+    /// Of a command that is made elsewhere.
+    #[must_use]
+    pub fn new(command: Command) -> Self {
         Self { command }
     }
 

@@ -1,15 +1,14 @@
 //! The Unix socket over which a detached container's terminal is handed over.
 
 use std::fs::File;
-use std::io::IoSliceMut;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use nix::pty::Winsize;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
 use super::collect::Collected;
+use super::descriptor::receive_descriptor;
 use crate::testbed::channel::WindowSize;
 
 /// What `--console-socket` names.
@@ -43,27 +42,7 @@ impl ConsoleSocket {
     /// Something else has been sent.
     #[must_use]
     pub fn receive(&self) -> ReceivedTerminal {
-        let (stream, _) = self.listener.accept().expect("a client");
-        let mut name = [0; 64];
-        let mut parts = [IoSliceMut::new(&mut name)];
-        let mut space = nix::cmsg_space!([i32; 1]);
-        let message = recvmsg::<()>(
-            stream.as_raw_fd(),
-            &mut parts,
-            Some(&mut space),
-            MsgFlags::empty(),
-        );
-        let message = message.expect("a message");
-        assert!(message.bytes > 0, "a message has a name");
-        let descriptor = message
-            .cmsgs()
-            .expect("a whole message")
-            .find_map(|part| match part {
-                ControlMessageOwned::ScmRights(descriptors) => descriptors.first().copied(),
-                _ => None,
-            });
-        // SAFETY: the kernel has just made it for us.
-        let master = unsafe { OwnedFd::from_raw_fd(descriptor.expect("a descriptor")) };
+        let (_, master) = receive_descriptor(&self.listener);
         let master = File::from(master);
         let output = Collected::from_reader(master.try_clone().expect("a descriptor"));
         ReceivedTerminal { master, output }

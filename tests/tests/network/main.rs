@@ -214,6 +214,67 @@ fn interfaces_of_many_kinds_come_between_create_and_start() {
     let _ = container.command("delete").arg("--force").output().success();
 }
 
+/// As many as there can be, of kinds that share a parent with others outside of the namespace.
+#[test]
+fn every_slot_is_filled_and_one_interface_too_many_is_refused() {
+    let host = host();
+    let (inside, outside) = (Namespace::new(), Namespace::new());
+    outside.ip("link add parent0 type veth peer name far0
+         link add parent1 type veth peer name far1
+         link set parent0 up
+         link set parent1 up
+         addr add 10.1.0.2/24 dev far0
+         link set far0 up
+         addr add 10.2.0.2/24 dev far1
+         link set far1 up");
+    for (number, kind) in [(0, "macvlan mode bridge"), (1, "ipvlan mode l2")] {
+        outside.ip(&format!(
+            "link add link parent{number} name shared{number} type {kind}
+             link set shared{number} netns {}",
+            inside.name()
+        ));
+        inside.ip(&format!(
+            "link set shared{number} name eth{number}
+             addr add 10.{}.0.1/24 dev eth{number}
+             link set eth{number} up",
+            number + 1
+        ));
+    }
+    for number in 2..5 {
+        let network = number + 1;
+        inside.ip(&format!(
+            "link add eth{number} type veth peer name far{number} netns {}
+             addr add 10.{network}.0.1/24 dev eth{number}
+             link set eth{number} up",
+            outside.name()
+        ));
+        outside.ip(&format!(
+            "addr add 10.{network}.0.2/24 dev far{number}
+             link set far{number} up"
+        ));
+    }
+    let multipath = "route add 203.0.113.0/24 nexthop via 10.3.0.2 weight 1 nexthop via 10.4.0.2 weight 1";
+    inside.ip(multipath);
+    let script = "for network in 1 2 3 4; do ping -c 1 -w 60 10.$network.0.2; done; \
+                  for host in $(seq 64); do ip route get 203.0.113.$host; done; \
+                  echo served; exec sleep 100000";
+    let container = host.create(&bundle(&host, Some(&inside), script));
+    let line = container.command("start").output().refusal();
+    assert!(
+        line.contains(": a virtual machine can be joined to 4 interfaces, and this is one more: "),
+        "{line}"
+    );
+    inside.ip("link del eth4");
+    container.start();
+    let said = wait_for_line(&container, "served");
+    assert_eq!(said.matches(" 0% packet loss").count(), 4, "{said}");
+    for way in ["via 10.3.0.2 dev eth2", "via 10.4.0.2 dev eth3"] {
+        assert!(said.contains(way), "{way:?} is not in\n{said}");
+    }
+    let _ = container.command("delete").arg("--force").output().success();
+    inside.assert_clean();
+}
+
 /// Waits for a line of a container's output.
 #[track_caller]
 fn wait_for_line(container: &Container<'_>, line: &str) -> String {
@@ -279,6 +340,11 @@ fn what_cannot_be_joined_is_refused_by_name_until_it_is_gone() {
     inside.tc("qdisc add dev eth0 clsact");
     refused("interface eth0: it has an ingress or clsact qdisc already");
     inside.tc("qdisc del dev eth0 clsact");
+    inside.tc("qdisc add dev eth0 ingress");
+    refused("interface eth0: it has an ingress or clsact qdisc already");
+    // What is somebody else's is still there.
+    assert!(inside.tc("qdisc show dev eth0").contains("ingress"));
+    inside.tc("qdisc del dev eth0 ingress");
     container.start();
     let _ = container.command("delete").arg("--force").output().success();
     inside.assert_clean();

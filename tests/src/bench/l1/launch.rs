@@ -36,6 +36,13 @@ pub struct Launched {
     dial: Dial,
 }
 
+/// What goes on while something else is measured.
+pub struct InBackground {
+    _process: Process,
+    /// It may still print.
+    _output: File,
+}
+
 enum Dial {
     /// The host kernel's vsock.
     Listener(OwnedFd),
@@ -53,6 +60,14 @@ impl Launched {
                 Err(io::Error::other("the VMM ended before the agent dialled"))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Leaves it to itself, and where agents dial to the next one.
+    pub fn into_background(self) -> InBackground {
+        InBackground {
+            _process: self.process,
+            _output: self.output,
         }
     }
 

@@ -12,9 +12,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::wait;
 use nix::unistd::Pid;
 
-use super::launch::{LIMIT, Launched, Prepared};
+use super::launch::{InBackground, LIMIT, Launched, Prepared};
 use super::memory;
-use crate::bench::plan::{Experiment, Reply, Sample, Until};
+use crate::bench::plan::{Experiment, Reply, Running, Sample, Until};
 
 /// Measures an experiment as often as it wants, after one run that is not counted, and replies as it goes.
 pub fn all_runs(experiment: &Experiment, reply: &dyn Fn(&Reply)) {
@@ -37,6 +37,8 @@ pub fn all_runs(experiment: &Experiment, reply: &dyn Fn(&Reply)) {
 }
 
 fn one_run(experiment: &Experiment, run: usize) -> io::Result<Sample> {
+    let beside = experiment.beside.as_ref().map(|running| run_beside(running, run));
+    let _beside = beside.transpose()?;
     let prepared = Prepared::new(&experiment.start, run)?;
     let start = Instant::now();
     let mut launched = prepared.start()?;
@@ -60,6 +62,13 @@ fn one_run(experiment: &Experiment, run: usize) -> io::Result<Sample> {
         milliseconds,
         memory: Some(memory::of_all_processes()),
     })
+}
+
+/// Starts what is to run beside what is measured. It goes on until everything is killed.
+fn run_beside(running: &Running, run: usize) -> io::Result<InBackground> {
+    let mut launched = Prepared::new(&running.start, run)?.start()?;
+    launched.wait_for_text(&running.printed)?;
+    Ok(launched.into_background())
 }
 
 /// Waits for the process's end; everything is killed when that takes too long.
