@@ -6,6 +6,8 @@ pub mod config;
 pub mod container;
 pub mod logging;
 pub mod oci;
+pub mod program;
 mod readiness;
 pub mod sandbox;
+pub mod shim;
 mod signals;

@@ -5,6 +5,7 @@ use std::{
     fmt,
     fs::{File, OpenOptions},
     io::{self, Write},
+    os::unix::fs::{FileTypeExt, OpenOptionsExt},
     path::Path,
     sync::{
         OnceLock,
@@ -52,7 +53,7 @@ pub fn set_up(file: Option<&Path>, format: Format, debug: bool) -> io::Result<()
         .event_format(Line(format));
     match file {
         Some(path) => {
-            let file: File = OpenOptions::new().create(true).append(true).open(path)?;
+            let file = open(path)?;
             if format == Format::Text {
                 let _ = FILE.set(file.try_clone()?);
             }
@@ -66,6 +67,20 @@ pub fn set_up(file: Option<&Path>, format: Format, debug: bool) -> io::Result<()
         }
     }
     Ok(())
+}
+
+/// Opens the log. A pipe is opened for reading, too: then it can be written to while nobody else reads it, and when it is full
+/// lines are lost rather than waited for.
+fn open(path: &Path) -> io::Result<File> {
+    let is_pipe = path
+        .metadata()
+        .is_ok_and(|metadata| metadata.file_type().is_fifo());
+    OpenOptions::new()
+        .create(!is_pipe)
+        .append(true)
+        .read(is_pipe)
+        .custom_flags(if is_pipe { libc::O_NONBLOCK } else { 0 })
+        .open(path)
 }
 
 /// Writes nothing to standard error from now on: it has become a container's. A panic goes to the log.

@@ -1,7 +1,7 @@
-//! `bulkhead`: an OCI container runtime that gives every sandbox its own virtual machine.
+//! `bulkhead`: an OCI container runtime that gives every sandbox its own virtual machine; under another name, containerd's shim.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    bulkhead_runtime::cli::main()
+    bulkhead_runtime::program::main()
 }

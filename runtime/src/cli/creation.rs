@@ -10,7 +10,10 @@ use clap::Args;
 use super::{Error, Global};
 use crate::{
     config::Config,
-    container::{Console, Creation, Presence, Standin, Terminal, hand_over, write_pid_file},
+    container::{
+        Console, Creation, GivenStreams, Presence, StandardStreams, Standin, Terminal, hand_over,
+        write_pid_file,
+    },
     oci::Bundle,
     sandbox::Id,
 };
@@ -39,6 +42,9 @@ pub struct CreationOptions {
     /// Only 0: a virtual machine cannot be given descriptors of its host
     #[arg(long, value_name = "N", default_value_t)]
     preserve_fds: u32,
+    /// Descriptors 3, 4 and 5 are the container's standard streams, and carry its terminal if it has one
+    #[arg(long, hide = true)]
+    streams: bool,
     /// The container's name, unique on this host
     #[arg(value_name = "ID")]
     id: String,
@@ -74,6 +80,12 @@ impl CreationOptions {
     fn presence(&self, bundle: &Bundle, detach: bool) -> Result<Presence, Error> {
         let process = bundle.spec.process.as_ref();
         let wants_terminal = process.is_some_and(|process| process.terminal);
+        if self.streams && detach {
+            let given = GivenStreams::inherited(wants_terminal).map_err(super::io("--streams"))?;
+            return Ok(Presence::Goes {
+                streams: StandardStreams::Given(given),
+            });
+        }
         match (&self.console_socket, wants_terminal, detach) {
             (None, true, true) => Err(Error::NoConsoleSocket),
             (Some(_), _, false) | (Some(_), false, _) => Err(Error::ConsoleSocket),
@@ -82,10 +94,12 @@ impl CreationOptions {
                     .and_then(|process| process.console_size)
                     .and_then(crate::oci::ConsoleSize::window);
                 Ok(Presence::Goes {
-                    console: Some(Console::make(socket, size)?),
+                    streams: StandardStreams::Console(Console::make(socket, size)?),
                 })
             }
-            (None, false, true) => Ok(Presence::Goes { console: None }),
+            (None, false, true) => Ok(Presence::Goes {
+                streams: StandardStreams::Inherited,
+            }),
             (None, wanted, false) => Ok(Presence::Stays {
                 terminal: wanted.then(Terminal::of_stdin).transpose()?,
             }),

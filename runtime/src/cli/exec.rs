@@ -15,7 +15,8 @@ use serde_json::Value;
 use super::{Error, Global, Status, io};
 use crate::{
     container::{
-        Console, Detached, Exec as Process, ExecError, Foreground, Terminal, hand_over, write_pid_file,
+        Console, Detached, Exec as Process, ExecError, Foreground, GivenStreams, StandardStreams, Terminal,
+        hand_over, write_pid_file,
     },
     logging,
     oci::{Changes, ConsoleSize, FurtherProcess, UserChange},
@@ -82,6 +83,12 @@ pub struct Exec {
     /// Run in a paused container, too; the program waits until it is resumed
     #[arg(long)]
     ignore_paused: bool,
+    /// Descriptors 3, 4 and 5 are the process's standard streams, and carry its terminal if it has one
+    #[arg(long, hide = true, requires = "detach")]
+    streams: bool,
+    /// What the agent is to call the process, unique in the container
+    #[arg(long, hide = true, value_name = "NAME")]
+    process_id: Option<String>,
     /// The container's name
     #[arg(value_name = "ID")]
     id: String,
@@ -121,11 +128,13 @@ impl Exec {
         let (detach, pid_file) = (self.detach, self.pid_file.take());
         let pidfd_socket = self.pidfd_socket.take();
         let console_socket = self.console_socket.take();
+        let (streams, process_id) = (self.streams, self.process_id.take());
         let cgroup = self.cgroup_below()?;
         let further = self.further_process(&folder)?;
         let has_terminal = further.process.terminal;
         let exec = Process {
             container: state.id.to_string(),
+            id: process_id,
             process: further.document.to_string().into_bytes(),
             cgroup,
             profile: new_profile(global, &folder, &further)?,
@@ -149,15 +158,18 @@ impl Exec {
             });
         }
         let window = further.process.console_size.and_then(ConsoleSize::window);
-        let console = match (has_terminal, console_socket) {
-            (false, _) => None,
+        let streams = match (has_terminal, console_socket) {
+            _ if streams => {
+                StandardStreams::Given(GivenStreams::inherited(has_terminal).map_err(io("--streams"))?)
+            }
+            (false, _) => StandardStreams::Inherited,
             (true, None) => return Err(Error::NoConsoleSocket),
-            (true, Some(socket)) => Some(Console::make(&socket, window)?),
+            (true, Some(socket)) => StandardStreams::Console(Console::make(&socket, window)?),
         };
         let standin = Detached {
             exec,
             guest,
-            console,
+            streams,
             window,
             cgroup: state.cgroup.open()?,
             network: network_of(&state)?,

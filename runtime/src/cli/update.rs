@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::{Error, Global, Status};
 use crate::{
     container::control::{Request, ask},
-    oci::{parse_document, refuse_unsupported},
+    oci::{changed_limits, parse_document},
     sandbox::Status as ContainerStatus,
 };
 
@@ -107,18 +107,13 @@ impl Update {
             ContainerStatus::Created | ContainerStatus::Running | ContainerStatus::Paused => {}
             _ => return Err(Error::NotRunning),
         }
-        let mut document = json!({"linux": linux});
-        refuse_unsupported(&document)?;
-        let mut resources = document["linux"]["resources"].take();
-        if let Some(members) = resources.as_object_mut() {
-            // Which devices may be used is decided at creation, as with runc.
-            members.remove("devices");
-            if !members.is_empty() {
-                ask(&folder, &Request::Update { resources })?;
-            }
-            return Ok(ExitCode::SUCCESS);
+        if !linux["resources"].is_object() {
+            return Err(Error::Resources("is no object".to_owned()));
         }
-        Err(Error::Resources("is no object".to_owned()))
+        if let Some(resources) = changed_limits(linux)? {
+            ask(&folder, &Request::Update { resources })?;
+        }
+        Ok(ExitCode::SUCCESS)
     }
 }
 

@@ -14,8 +14,8 @@ use bulkhead_agent_protocol::hook::Hooks;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::{
-    Attachment, Console, Keyboard, Monitor, Notice, Notices, Place, PlaceError, Received, ShareError, Shares,
-    Terminal, clean_up, dispose_of,
+    Attachment, Keyboard, Monitor, Notice, Notices, Place, PlaceError, Received, ShareError, Shares,
+    StandardStreams, Terminal, clean_up, dispose_of,
     hooks::{self, HookFailure, Point},
     shared_namespaces,
 };
@@ -49,8 +49,8 @@ pub enum Presence {
     },
     /// It goes when the container is created.
     Goes {
-        /// The workload's terminal, if it is to have one.
-        console: Option<Console>,
+        /// The stand-in's streams.
+        streams: StandardStreams,
     },
 }
 
@@ -190,7 +190,7 @@ impl Creation {
     ) -> Result<Standin, CreationError> {
         let (caller, monitor_caller) = UnixStream::pair().map_err(CreationError::io("make a socket pair"))?;
         let (attachment, terminal, keyboard) = match presence {
-            Presence::Goes { console } => (Attachment::Detached { console }, None, None),
+            Presence::Goes { streams } => (Attachment::Detached { streams }, None, None),
             Presence::Stays { terminal } => {
                 let keyboard = Keyboard::of_stdin().map_err(CreationError::io("make a pipe"))?;
                 let (keyboard, keys) = keyboard.unzip();

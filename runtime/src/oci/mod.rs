@@ -21,9 +21,9 @@ pub use disks::{Disk, DiskMount, Disks, disk_folder};
 pub use further::{Changes, FurtherProcess, FurtherProcessError, UserChange};
 pub use guest::{GuestPaths, drop_host_resources, for_guest};
 pub use id_mapping::{IdMappings, IdRange};
-pub use refuse::{is_refused, refusals, refuse_unsupported};
+pub use refuse::{changed_limits, is_refused, refusals, refuse_unsupported};
 pub use spec::{
-    BlockIo, ConsoleSize, CpuLimits, Device, DeviceRate, DeviceWeight, Linux, MemoryLimits, Mount, Namespace,
+    BlockIo, ConsoleSize, CpuLimits, DeviceRate, DeviceWeight, Linux, MemoryLimits, Mount, Namespace,
     Process, Resources, Root, Spec,
 };
 pub use validate::{BindSource, validate};

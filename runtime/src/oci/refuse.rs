@@ -1,7 +1,7 @@
 //! The fields of `config.json` that cannot be honoured are refused by name, never dropped.
 
 use bulkhead_agent_protocol::spec::{FIELDS, Handling, Refusal, When};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::FieldError;
 
@@ -24,6 +24,22 @@ pub fn is_refused(path: &str) -> bool {
 /// That field, by its path.
 pub fn refuse_unsupported(document: &Value) -> Result<(), FieldError> {
     refusals().try_for_each(|(path, refusal)| refuse(document, path, path, refusal))
+}
+
+/// The limits that a `linux` section changes, without those that are decided at creation; none if it changes none.
+///
+/// # Errors
+/// As [`refuse_unsupported`].
+pub fn changed_limits(linux: Value) -> Result<Option<Value>, FieldError> {
+    let mut document = json!({"linux": linux});
+    refuse_unsupported(&document)?;
+    let mut resources = document["linux"]["resources"].take();
+    let Some(members) = resources.as_object_mut() else {
+        return Ok(None);
+    };
+    // Which devices may be used is decided at creation, as with runc.
+    members.remove("devices");
+    Ok((!members.is_empty()).then_some(resources))
 }
 
 /// As [`refuse_unsupported`], for the process object of a further process. The error names it as in a document.

@@ -74,6 +74,9 @@ pub struct State {
     /// How its first process ended, if it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit: Option<Exit>,
+    /// Whether its memory limit had a process killed in the guest before that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub oom_killed: bool,
     /// The bundle's folder.
     pub bundle: PathBuf,
     /// The root file system's folder.
@@ -131,6 +134,7 @@ impl State {
             monitor,
             status: Status::Creating,
             exit: None,
+            oom_killed: false,
             bundle,
             rootfs,
             cgroup,

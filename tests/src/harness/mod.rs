@@ -13,7 +13,6 @@ mod containerd;
 mod daemon;
 mod descriptor;
 mod docker;
-mod engine;
 mod host;
 mod image;
 mod leaks;

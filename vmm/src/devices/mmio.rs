@@ -100,7 +100,11 @@ mod tests {
 
         let event_loop = EventLoop::new().unwrap();
         let wiring = Wiring {
-            memory: memory::allocate(&[(GuestAddress(0), 1 << 20)]).unwrap(),
+            memory: memory::allocate(
+                &[(GuestAddress(0), 1 << 20)],
+                crate::config::MemoryBacking::default(),
+            )
+            .unwrap(),
             line: EventFd::new(0).unwrap(),
             kicks: vec![EventFd::new(0).unwrap()],
         };

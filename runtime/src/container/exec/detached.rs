@@ -14,7 +14,7 @@ use rustix::{fs::Mode, termios::Winsize};
 use super::{Exec, ExecError, KILLED, event_loop};
 use crate::{
     container::{
-        Console, UNKNOWN_SIZE,
+        StandardStreams, UNKNOWN_SIZE,
         monitor::{Signals, exit},
     },
     logging,
@@ -30,9 +30,9 @@ pub struct Detached {
     pub exec: Exec,
     /// Where.
     pub guest: GuestSocket,
-    /// The process's terminal, if it is to have one.
-    pub console: Option<Console>,
-    /// That terminal's first size, if the process object gives it.
+    /// The stand-in's streams.
+    pub streams: StandardStreams,
+    /// The first size of its terminal, if the process object gives it.
     pub window: Option<Winsize>,
     /// The folder of the sandbox's cgroup on the host.
     pub cgroup: OwnedFd,
@@ -91,7 +91,7 @@ impl Detached {
             rustix::process::umask(Mode::from_raw_mode(0o022));
             rustix::process::chdir("/")?;
             setns(self.network.as_fd(), CloneFlags::CLONE_NEWNET)?;
-            self.console.as_ref().map_or(Ok(()), Console::take)
+            self.streams.take()
         };
         set_up().map_err(ExecError::system("set the stand-in up"))
     }
@@ -100,15 +100,15 @@ impl Detached {
         let Self {
             exec,
             guest,
-            console,
+            streams,
             window,
             ..
         } = self;
         event_loop()?.block_on(async {
             let signals = Signals::take().map_err(ExecError::system("take signals"))?;
-            let size = || console.as_ref().and_then(Console::size);
-            let first_size = console
-                .is_some()
+            let size = || streams.window();
+            let first_size = streams
+                .has_terminal()
                 .then(|| window.or_else(size).unwrap_or(UNKNOWN_SIZE));
             let running = exec.start(&guest, first_size, || Ok(())).await?;
             // A caller that has gone is not missed.

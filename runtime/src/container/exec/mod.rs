@@ -31,6 +31,8 @@ const LIFELINE: &str = "lifeline";
 pub struct Exec {
     /// The container.
     pub container: String,
+    /// What the agent is to call the process, unique in the container; none: anything.
+    pub id: Option<String>,
     /// The process object, JSON.
     pub process: Vec<u8>,
     /// The cgroup that it is to be in, relative to the container's; empty: the container's own.
@@ -115,7 +117,7 @@ impl Exec {
         ready().map_err(ExecError::system("take the terminal over"))?;
         let new = NewProcess {
             container: self.container,
-            id: unique_id(),
+            id: self.id.unwrap_or_else(unique_id),
             process: self.process,
             cgroup: self.cgroup,
             lifeline: stream_name(LIFELINE),

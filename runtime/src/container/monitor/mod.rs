@@ -31,7 +31,9 @@ use tokio::{
     sync::Notify,
 };
 
-use super::{Console, Failure, Notice, Place, Shares, Stage, Terminal, clean_up, dispose_of, failure::In};
+use super::{
+    Failure, Notice, Place, Shares, Stage, StandardStreams, Terminal, clean_up, dispose_of, failure::In,
+};
 use crate::{
     config::Config,
     logging,
@@ -75,8 +77,8 @@ pub enum Attachment {
     },
     /// That process goes when the container is created.
     Detached {
-        /// The workload's terminal, if it is to have one.
-        console: Option<Console>,
+        /// The stand-in's streams.
+        streams: StandardStreams,
     },
 }
 
@@ -85,7 +87,7 @@ impl Attachment {
     fn has_terminal(&self) -> bool {
         match self {
             Self::Attached { terminal, .. } => terminal.is_some(),
-            Self::Detached { console } => console.is_some(),
+            Self::Detached { streams } => streams.has_terminal(),
         }
     }
 
@@ -93,7 +95,7 @@ impl Attachment {
     fn window(&self) -> Option<Winsize> {
         match self {
             Self::Attached { terminal, .. } => terminal.as_ref()?.size(),
-            Self::Detached { console } => console.as_ref()?.size(),
+            Self::Detached { streams } => streams.window(),
         }
     }
 }
@@ -192,10 +194,8 @@ impl Monitor {
             Attachment::Attached { keys: Some(keys), .. } => rustix::stdio::dup2_stdin(keys)
                 .map_err(io::Error::from)
                 .in_stage(Stage::Prepare)?,
-            Attachment::Detached {
-                console: Some(console),
-            } => console.take().in_stage(Stage::Prepare)?,
-            _ => {}
+            Attachment::Attached { keys: None, .. } => {}
+            Attachment::Detached { streams } => streams.take().in_stage(Stage::Prepare)?,
         }
         let is_attached = matches!(self.attachment, Attachment::Attached { .. });
         if is_attached && !self.bundle.spec.hooks.poststop.is_empty() {

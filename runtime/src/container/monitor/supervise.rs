@@ -256,6 +256,7 @@ impl Watched<'_> {
         match end {
             Ok(end) => {
                 tracing::debug!(exit_code = end.exit_code, signal = end.signal, "program ended");
+                self.state.oom_killed = end.oom_killed;
                 let exit = match i32::try_from(end.signal) {
                     Ok(0) => Exit::Code(i32::try_from(end.exit_code).unwrap_or(i32::MAX)),
                     signal => Exit::Signal(signal.unwrap_or(KILL)),

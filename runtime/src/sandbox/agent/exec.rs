@@ -55,6 +55,17 @@ impl Agent {
     }
 }
 
+impl Agent {
+    /// A further process that another client of the agent has made by this name.
+    pub fn process(&self, container: &str, id: &str) -> Further {
+        Further {
+            agent: self.clone(),
+            container: container.to_owned(),
+            id: id.to_owned(),
+        }
+    }
+}
+
 impl Further {
     /// Waits for its end.
     ///

@@ -156,6 +156,14 @@ impl Cgroup {
         tree::remove(&self.path)
     }
 
+    /// Moves the calling process into it.
+    ///
+    /// # Errors
+    /// It does not exist, or takes no processes.
+    pub fn join(&self) -> Result<(), CgroupError> {
+        tree::join(&self.path)
+    }
+
     /// Moves the calling process to the nearest cgroup above that takes it, so that this one can be removed.
     ///
     /// # Errors

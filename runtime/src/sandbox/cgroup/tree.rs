@@ -179,6 +179,12 @@ fn remove_empty(cgroup: &Path) -> io::Result<()> {
     fs::remove_dir(cgroup)
 }
 
+/// Moves the calling process into the cgroup.
+pub fn join(cgroup: &Path) -> Result<(), CgroupError> {
+    let procs = cgroup.join("cgroup.procs");
+    write_existing(&procs, "0").map_err(CgroupError::io("write", &procs))
+}
+
 /// Moves the calling process to the nearest cgroup above that takes it.
 pub fn leave(cgroup: &Path) -> Result<(), CgroupError> {
     let mut result = Err(CgroupError::NoVersion2);

@@ -75,7 +75,11 @@ impl Bench {
             fails: Arc::clone(&fails),
         };
         let wiring = Wiring {
-            memory: memory::allocate(&[(GuestAddress(0), MEMORY_SIZE)]).unwrap(),
+            memory: memory::allocate(
+                &[(GuestAddress(0), MEMORY_SIZE)],
+                crate::config::MemoryBacking::default(),
+            )
+            .unwrap(),
             line: line.try_clone().unwrap(),
             kicks: SIZES
                 .iter()
