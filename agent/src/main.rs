@@ -7,6 +7,7 @@ mod disks;
 mod error;
 mod failure;
 mod network;
+mod pod;
 mod process;
 mod reaper;
 mod sandbox;

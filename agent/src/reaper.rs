@@ -14,7 +14,7 @@ use tokio::{
     sync::{Notify, watch},
 };
 
-use crate::syscalls;
+use crate::{error::AgentError, syscalls};
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,14 +28,23 @@ pub struct Exit {
 }
 
 impl Exit {
-    fn now(status: WaitStatus) -> Self {
+    /// At this moment: by the signal, or by itself and well if that is 0.
+    pub fn by(signal: u32) -> Self {
+        Self::now(0, signal)
+    }
+
+    fn of(status: WaitStatus) -> Self {
+        let number = |value: Option<i32>| value.map_or(0, i32::cast_unsigned);
+        Self::now(number(status.exit_status()), number(status.terminating_signal()))
+    }
+
+    fn now(code: u32, signal: u32) -> Self {
         let since = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default();
-        let number = |value: Option<i32>| value.map_or(0, i32::cast_unsigned);
         Self {
-            code: number(status.exit_status()),
-            signal: number(status.terminating_signal()),
+            code,
+            signal,
             at_nanos: i64::try_from(since.as_nanos()).unwrap_or(i64::MAX),
         }
     }
@@ -43,6 +52,18 @@ impl Exit {
 
 /// Tells how a process ended, once it has.
 pub type ExitReceiver = watch::Receiver<Option<Exit>>;
+
+/// Waits for the end that `exit` tells of.
+///
+/// # Errors
+/// Nobody knows of it any more.
+pub async fn wait_for_exit(mut exit: ExitReceiver) -> Result<Exit, AgentError> {
+    let ended = exit.wait_for(Option::is_some).await;
+    ended
+        .ok()
+        .and_then(|exit| *exit)
+        .ok_or_else(|| AgentError::State("the process is not known any more".to_owned()))
+}
 
 /// Who waits for which process.
 #[derive(Debug, Default)]
@@ -86,7 +107,7 @@ impl Reaper {
                 Ok(Some((pid, status))) => {
                     if let Some(awaited) = self.lock().remove(&pid) {
                         // Nobody may be left who wants to know.
-                        let _ = awaited.send(Some(Exit::now(status)));
+                        let _ = awaited.send(Some(Exit::of(status)));
                     }
                 }
                 Ok(None) => return,

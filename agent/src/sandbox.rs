@@ -1,7 +1,7 @@
 //! Everything that the agent holds: containers, streams, storages.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, hash_map::Entry},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard},
 };
@@ -13,10 +13,12 @@ use tokio::sync::Notify;
 use crate::{
     container::{
         Container, Plan,
+        namespaces::{Share, Source},
         spec::{self, SpecError},
     },
     disks,
     error::AgentError,
+    pod::Pod,
     process::{launch::Stdio, stdio},
     reaper::Reaper,
     storage,
@@ -26,10 +28,28 @@ use crate::{
 /// The longest id of a container: it is part of a file name.
 const MAX_ID: usize = 240;
 
+/// What has an id.
+#[derive(Debug, Clone)]
+pub enum Member {
+    /// A container with a program.
+    Container(Arc<Container>),
+    /// A pod's own, without.
+    Pod(Arc<Pod>),
+}
+
+impl Member {
+    fn source(&self, share: &Share) -> Result<Source<'_>, AgentError> {
+        match self {
+            Self::Container(container) => Ok(container.source()),
+            Self::Pod(pod) => pod.source(share),
+        }
+    }
+}
+
 /// The state of the guest.
 pub struct Sandbox {
     /// `None` while one is being created or deleted.
-    containers: Mutex<HashMap<String, Option<Arc<Container>>>>,
+    members: Mutex<HashMap<String, Option<Member>>>,
     mounted: Mutex<HashSet<PathBuf>>,
     /// The streams that the host has opened.
     pub streams: Streams,
@@ -42,7 +62,7 @@ impl Sandbox {
     /// A guest without containers.
     pub fn new(reaper: Arc<Reaper>) -> Self {
         Self {
-            containers: Mutex::default(),
+            members: Mutex::default(),
             mounted: Mutex::default(),
             streams: Streams::default(),
             reaper,
@@ -56,23 +76,46 @@ impl Sandbox {
     /// When the id is taken or none, the description is refused, or a step fails; nothing but storages is left then.
     pub async fn create(&self, request: &proto::CreateContainerRequest) -> Result<Pid, AgentError> {
         let id = &request.container_id;
+        self.reserve(id)?;
+        let container = self.settle(id, self.build(request).await, Member::Container)?;
+        Ok(container.pid())
+    }
+
+    /// Makes a pod's own container.
+    ///
+    /// # Errors
+    /// When the id is taken or none, the description is refused, or a step fails; nothing is left then.
+    pub fn create_pod(&self, request: &proto::CreatePodRequest) -> Result<(), AgentError> {
+        let id = &request.container_id;
+        self.reserve(id)?;
+        let made = Pod::create(request).map(Arc::new);
+        self.settle(id, made, Member::Pod).map(drop)
+    }
+
+    fn reserve(&self, id: &str) -> Result<(), AgentError> {
         check_id(id)?;
-        if self.containers().contains_key(id) {
-            return Err(AgentError::Exists(format!("container \"{id}\"")));
-        }
-        self.containers().insert(id.clone(), None);
-        let result = self.build(request).await;
-        match result {
-            Ok(container) => {
-                let pid = container.pid();
-                self.containers().insert(id.clone(), Some(container));
-                Ok(pid)
-            }
-            Err(error) => {
-                self.containers().remove(id);
-                Err(error)
+        match self.members().entry(id.to_owned()) {
+            Entry::Occupied(_) => Err(AgentError::Exists(format!("container \"{id}\""))),
+            Entry::Vacant(free) => {
+                free.insert(None);
+                Ok(())
             }
         }
+    }
+
+    fn settle<T>(
+        &self,
+        id: &str,
+        made: Result<Arc<T>, AgentError>,
+        member: impl FnOnce(Arc<T>) -> Member,
+    ) -> Result<Arc<T>, AgentError> {
+        match &made {
+            Ok(new) => self
+                .members()
+                .insert(id.to_owned(), Some(member(Arc::clone(new)))),
+            Err(_) => self.members().remove(id),
+        };
+        made
     }
 
     async fn build(&self, request: &proto::CreateContainerRequest) -> Result<Arc<Container>, AgentError> {
@@ -91,11 +134,17 @@ impl Sandbox {
             .shares
             .iter()
             .map(|share| {
-                self.container(&share.container)
+                self.member(&share.container)
                     .map_err(|error| SpecError::invalid(&share.field, error.to_string()))
             })
             .collect::<Result<Vec<_>, _>>()?;
-        Container::create(&request.container_id, plan, &others, stdio, &self.reaper).await
+        let sources = plan
+            .shares
+            .iter()
+            .zip(&others)
+            .map(|(share, other)| other.source(share))
+            .collect::<Result<Vec<_>, _>>()?;
+        Container::create(&request.container_id, plan, &sources, stdio, &self.reaper).await
     }
 
     /// Runs a further process in a container.
@@ -149,13 +198,27 @@ impl Sandbox {
         })
     }
 
-    /// A container by its id.
+    /// What has that id.
     ///
     /// # Errors
-    /// When there is none.
+    /// When there is nothing.
+    pub fn member(&self, id: &str) -> Result<Member, AgentError> {
+        let member = self.members().get(id).cloned().flatten();
+        member.ok_or_else(|| AgentError::NoContainer(id.to_owned()))
+    }
+
+    /// A container with a program by its id.
+    ///
+    /// # Errors
+    /// When there is none, and when it is a pod's own.
     pub fn container(&self, id: &str) -> Result<Arc<Container>, AgentError> {
-        let container = self.containers().get(id).cloned().flatten();
-        container.ok_or_else(|| AgentError::NoContainer(id.to_owned()))
+        match self.member(id)? {
+            Member::Container(container) => Ok(container),
+            Member::Pod(_) => {
+                let text = format!("container \"{id}\" is a pod's own, in which no program runs");
+                Err(AgentError::State(text))
+            }
+        }
     }
 
     /// Removes a container that has ended.
@@ -163,9 +226,11 @@ impl Sandbox {
     /// # Errors
     /// When it runs, and when there is none of that id.
     pub async fn delete(&self, id: &str) -> Result<(), AgentError> {
-        let container = self.container(id)?;
-        container.delete().await?;
-        self.containers().remove(id);
+        match self.member(id)? {
+            Member::Container(container) => container.delete().await?,
+            Member::Pod(pod) => pod.delete()?,
+        }
+        self.members().remove(id);
         storage::release(id);
         Ok(())
     }
@@ -179,8 +244,8 @@ impl Sandbox {
         storage::unmount_all(mounted);
     }
 
-    fn containers(&self) -> MutexGuard<'_, HashMap<String, Option<Arc<Container>>>> {
-        self.containers.lock().expect("nothing panics while it is locked")
+    fn members(&self) -> MutexGuard<'_, HashMap<String, Option<Member>>> {
+        self.members.lock().expect("nothing panics while it is locked")
     }
 }
 

@@ -41,10 +41,9 @@ pub fn mount(storage: &Storage, mounted: &mut HashSet<PathBuf>) -> Result<(), Ag
     if mounted.contains(&target) {
         return Ok(());
     }
-    let source = if storage.fstype == "virtiofs" {
-        PathBuf::from(&storage.source)
-    } else {
-        block_device(&storage.source)?
+    let source = match storage.fstype.as_str() {
+        "virtiofs" | "tmpfs" => PathBuf::from(&storage.source),
+        _ => block_device(&storage.source)?,
     };
     let mount = MountBuilder::default()
         .destination(&target)

@@ -297,6 +297,21 @@ pub fn reset_signals() {
     }
 }
 
+/// Ends every process that it inherits, by the kernel's own doing, and itself at a signal that cannot be ignored only. For
+/// the first process of new process ids, which has nothing else to do.
+pub fn adopt_orphans() -> ! {
+    reset_signals();
+    // SAFETY: nothing of the agent runs in this process any more that could use a descriptor. SIG_IGN is a valid
+    // disposition; for SIGCHLD it says that nobody waits.
+    unsafe {
+        let _ = close_between(0, RawFd::MAX);
+        libc::signal(libc::SIGCHLD, libc::SIG_IGN);
+        loop {
+            libc::pause();
+        }
+    }
+}
+
 /// Kills every process but this one, in the process ids that this one is the first of.
 pub fn kill_all() {
     // SAFETY: the call takes integers only. It fails only when there is no other process.

@@ -30,6 +30,8 @@ pub const SHARED_TAG: &str = "bulkhead";
 pub const SHARED_FOLDER: &str = "/run/bulkhead/shared";
 /// Where the guest mounts the file systems of disks, below the container's id.
 pub const DISK_FOLDER: &str = "/run/bulkhead/disks";
+/// Where the guest mounts the memory that containers share.
+pub const MEMORY_FOLDER: &str = "/run/bulkhead/memory";
 /// What the link to a disk's node begins with in the guest. The disk's id follows.
 pub const DISK_LINKS: &str = "/dev/disk/by-id/virtio-";
 /// What `linux.namespaces[].path` begins with, in the document for the guest, when a container shares a namespace of another

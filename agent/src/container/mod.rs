@@ -47,7 +47,7 @@ use cgroup_values::Setting;
 use devices::PlannedDevice;
 use hooks::GuestHooks;
 use mounts::PlannedMount;
-use namespaces::{Namespaces, Share};
+use namespaces::{Namespaces, Share, Source};
 use seccomp::SeccompFilter;
 use spec::{ContainerSpec, Process as ProcessSpec, SpecError};
 
@@ -168,20 +168,31 @@ pub struct Ended {
     pub is_output_held: bool,
 }
 
+impl Ended {
+    /// Of what had no process to lose.
+    pub fn by_itself(exit: Exit) -> Self {
+        Self {
+            exit,
+            is_oom_killed: false,
+            is_output_held: false,
+        }
+    }
+}
+
 impl Container {
-    /// Builds a container up to its start. `others` are the containers that `plan.shares` names, in its order.
+    /// Builds a container up to its start. `sources` lead to the namespaces that `plan.shares` names, in its order.
     ///
     /// # Errors
     /// Names the step that failed; nothing is left then.
     pub async fn create(
         id: &str,
         plan: Plan,
-        others: &[Arc<Self>],
+        sources: &[Source<'_>],
         stdio: Stdio,
         reaper: &Reaper,
     ) -> Result<Arc<Self>, AgentError> {
         let cgroup = Cgroup::create(id, &plan.limits, &plan.device_program)?;
-        match Self::create_first(&plan, others, stdio, &cgroup, reaper).await {
+        match Self::create_first(&plan, sources, stdio, &cgroup, reaper).await {
             Ok((first, gate)) => {
                 let container = Arc::new(Self {
                     id: id.to_owned(),
@@ -207,7 +218,7 @@ impl Container {
 
     async fn create_first(
         plan: &Plan,
-        others: &[Arc<Self>],
+        sources: &[Source<'_>],
         stdio: Stdio,
         cgroup: &Cgroup,
         reaper: &Reaper,
@@ -222,8 +233,8 @@ impl Container {
         let shared: Vec<_> = plan
             .shares
             .iter()
-            .zip(others)
-            .map(|(share, other)| share.of(other.first.pidfd.as_fd()))
+            .zip(sources)
+            .map(|(share, source)| share.of(*source))
             .collect();
         let terminal = stdio.is_terminal();
         let (files, carrier) = stdio.open(plan.user(process.user.uid()))?;
@@ -273,6 +284,11 @@ impl Container {
             None => Ok(()),
             Some(_) => Err(AgentError::State(format!("container \"{}\" has ended", self.id))),
         }
+    }
+
+    /// What leads to its namespaces.
+    pub fn source(&self) -> Source<'_> {
+        Source::Process(self.first.pidfd.as_fd())
     }
 
     /// The id of the first process in the guest.

@@ -63,11 +63,20 @@ pub struct Share {
     kind: UnshareFlags,
 }
 
-/// A namespace that is another container's, and that container's first process.
+/// What leads to a namespace.
+#[derive(Debug, Clone, Copy)]
+pub enum Source<'a> {
+    /// A descriptor that stands for a process in it.
+    Process(BorrowedFd<'a>),
+    /// A descriptor of the namespace itself.
+    Namespace(BorrowedFd<'a>),
+}
+
+/// A namespace that is another container's, and what leads to it.
 #[derive(Debug, Clone, Copy)]
 pub struct SharedNamespace<'a> {
     share: &'a Share,
-    process: BorrowedFd<'a>,
+    source: Source<'a>,
 }
 
 impl Namespaces {
@@ -255,21 +264,31 @@ impl Namespaces {
 }
 
 impl Share {
-    /// The namespace, by the first process of the container that has it.
-    pub fn of<'a>(&'a self, process: BorrowedFd<'a>) -> SharedNamespace<'a> {
-        SharedNamespace { share: self, process }
+    /// Which kind of namespace it is.
+    pub fn kind(&self) -> UnshareFlags {
+        self.kind
+    }
+
+    /// The namespace, by what leads to it.
+    pub fn of<'a>(&'a self, source: Source<'a>) -> SharedNamespace<'a> {
+        SharedNamespace { share: self, source }
     }
 }
 
 impl<'a> SharedNamespace<'a> {
     /// The process whose process ids are shared, if this is about them: they are given to a process at its birth.
     pub fn process_ids(self) -> Option<BorrowedFd<'a>> {
-        (self.share.kind == UnshareFlags::NEWPID).then_some(self.process)
+        match self.source {
+            Source::Process(process) if self.share.kind == UnshareFlags::NEWPID => Some(process),
+            _ => None,
+        }
     }
 
-    /// A descriptor that stands for the other container's first process.
-    pub fn process(self) -> BorrowedFd<'a> {
-        self.process
+    /// The descriptor that leads to it.
+    pub fn descriptor(self) -> BorrowedFd<'a> {
+        match self.source {
+            Source::Process(descriptor) | Source::Namespace(descriptor) => descriptor,
+        }
     }
 
     /// Moves the calling process into it, unless it was born there.
@@ -280,7 +299,8 @@ impl<'a> SharedNamespace<'a> {
         let Some((_, kind)) = KINDS.iter().find(|(flag, _)| *flag == self.share.kind) else {
             return Ok(());
         };
-        move_into_thread_name_spaces(self.process, *kind).step(|| {
+        // setns(2) takes the kinds either way: of a namespace to be checked, of a process to be chosen.
+        move_into_thread_name_spaces(self.descriptor(), *kind).step(|| {
             format!(
                 "{}: enter the namespace of container \"{}\"",
                 self.share.field, self.share.container

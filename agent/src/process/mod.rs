@@ -20,7 +20,7 @@ use tokio::io::AsyncReadExt;
 
 use crate::{
     error::AgentError,
-    reaper::{Exit, ExitReceiver},
+    reaper::{Exit, ExitReceiver, wait_for_exit},
     streams::Stream,
 };
 use stdio::Outputs;
@@ -50,12 +50,7 @@ impl Process {
     /// # Errors
     /// When the agent has lost track of it.
     pub async fn wait(&self) -> Result<Exit, AgentError> {
-        let mut exit = self.exit.clone();
-        let ended = exit.wait_for(Option::is_some).await;
-        ended
-            .ok()
-            .and_then(|exit| *exit)
-            .ok_or_else(|| AgentError::State("the process is not known any more".to_owned()))
+        wait_for_exit(self.exit.clone()).await
     }
 
     /// Waits for its end. Answers whether its output has ended with it; all that it wrote itself is through then.

@@ -105,7 +105,7 @@ impl Setup<'_> {
         let mut kept = vec![channel.as_raw_fd()];
         match &self.role {
             Role::First { shared, .. } => {
-                kept.extend(shared.iter().map(|namespace| namespace.process().as_raw_fd()));
+                kept.extend(shared.iter().map(|namespace| namespace.descriptor().as_raw_fd()));
             }
             Role::Further { first, .. } => kept.push(first.as_raw_fd()),
         }

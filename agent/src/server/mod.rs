@@ -12,12 +12,12 @@ use ttrpc::r#async::{Server, TtrpcContext};
 
 use crate::{
     apparmor,
-    container::{freezer, limits, processes, spec, stats},
+    container::{Ended, freezer, limits, processes, spec, stats},
     error::AgentError,
     failure::Step,
     network,
-    reaper::Reaper,
-    sandbox::Sandbox,
+    reaper::{Reaper, wait_for_exit},
+    sandbox::{Member, Sandbox},
 };
 
 /// How long a client that was told of the guest's end may take to hang up.
@@ -99,13 +99,23 @@ impl Agent for Service {
         })
     }
 
+    async fn create_pod(
+        &self,
+        _: &TtrpcContext,
+        request: proto::CreatePodRequest,
+    ) -> ttrpc::Result<proto::CreatePodResponse> {
+        self.0.create_pod(&request)?;
+        Ok(proto::CreatePodResponse::default())
+    }
+
     async fn start_container(
         &self,
         _: &TtrpcContext,
         request: proto::StartContainerRequest,
     ) -> ttrpc::Result<proto::StartContainerResponse> {
-        let container = self.0.container(&request.container_id)?;
-        self.complete(async move { container.start().await }).await?;
+        if let Member::Container(container) = self.0.member(&request.container_id)? {
+            self.complete(async move { container.start().await }).await?;
+        }
         Ok(proto::StartContainerResponse::default())
     }
 
@@ -127,11 +137,12 @@ impl Agent for Service {
         _: &TtrpcContext,
         request: proto::SignalRequest,
     ) -> ttrpc::Result<proto::SignalResponse> {
-        let container = self.0.container(&request.container_id)?;
-        if request.all {
-            container.signal_all(request.signal)?;
-        } else {
-            container.with_process(&request.exec_id, |process| process.signal(request.signal))??;
+        match self.0.member(&request.container_id)? {
+            Member::Pod(pod) => pod.signal(request.signal)?,
+            Member::Container(container) if request.all => container.signal_all(request.signal)?,
+            Member::Container(container) => {
+                container.with_process(&request.exec_id, |process| process.signal(request.signal))??;
+            }
         }
         Ok(proto::SignalResponse::default())
     }
@@ -141,8 +152,10 @@ impl Agent for Service {
         _: &TtrpcContext,
         request: proto::WaitRequest,
     ) -> ttrpc::Result<proto::WaitResponse> {
-        let container = self.0.container(&request.container_id)?;
-        let ended = container.wait(&request.exec_id).await?;
+        let ended = match self.0.member(&request.container_id)? {
+            Member::Container(container) => container.wait(&request.exec_id).await?,
+            Member::Pod(pod) => Ended::by_itself(wait_for_exit(pod.exit()).await?),
+        };
         Ok(proto::WaitResponse {
             exit_code: ended.exit.code,
             signal: ended.exit.signal,

@@ -67,6 +67,8 @@ impl Place {
     pub fn limits(&self, config: &Config, spec: &Spec) -> Result<Limits, PlaceError> {
         let resources = &spec.linux.resources;
         Ok(match self {
+            // Those of a pod are above its cgroup, and are not for this container to have.
+            Self::Own(_) if spec.is_pod() => Limits::default(),
             Self::Own(_) => Limits::of(config, resources, Size::of(config, spec))?,
             Self::Joined(_) => Limits::of_joined(resources)?,
         })

@@ -17,6 +17,7 @@ use crate::sandbox::GuestSocket;
 const CHUNK: usize = 128 * 1024;
 
 /// Streams that are connected to the agent and carry nothing yet.
+#[derive(Default)]
 pub struct Streams {
     stdin: Option<UnixStream>,
     stdout: Option<UnixStream>,

@@ -9,8 +9,9 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    BindSource, Disks, FieldError, Spec,
+    BindSource, Disks, FieldError, SharedMemory, Spec,
     devices::check_devices,
+    pod::check_pod,
     process::check_words,
     refuse_unsupported,
     spec::drop_nulls,
@@ -33,6 +34,8 @@ pub struct Bundle {
     pub rootfs: PathBuf,
     /// The host's side of each bind mount, in the order of `mounts`.
     pub binds: Vec<BindSource>,
+    /// The memory that it shares with other containers.
+    pub shared_memory: Option<SharedMemory>,
     /// The block devices of the host that it is to have.
     pub disks: Disks,
 }
@@ -127,11 +130,13 @@ impl Bundle {
 
     fn check(folder: PathBuf, document: Value) -> Result<Self, FieldError> {
         let spec = Spec::view(&document)?;
-        let (root, binds) = validate(&spec, &folder)?;
+        let (root, mut binds) = validate(&spec, &folder)?;
         refuse_unsupported(&document)?;
         check_words(&document["process"])?;
         check_devices(&document)?;
+        check_pod(&spec)?;
         let rootfs = resolve(&folder, &root.path);
+        let shared_memory = SharedMemory::take(&mut binds, &spec.mounts);
         let disks = Disks::find(&spec, &folder)?;
         Ok(Self {
             folder,
@@ -139,6 +144,7 @@ impl Bundle {
             spec,
             rootfs,
             binds,
+            shared_memory,
             disks,
         })
     }

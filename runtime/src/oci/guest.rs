@@ -5,7 +5,7 @@ use std::fmt::Display;
 use bulkhead_agent_protocol::{NAMESPACE_OF, SHARED_FOLDER};
 use serde_json::Value;
 
-use super::{BindSource, Namespace};
+use super::{BindSource, Namespace, SharedMemory};
 use crate::sandbox::Id;
 
 /// Where a container's files are, below the sandbox's shared folder on the host and in the guest alike.
@@ -61,25 +61,30 @@ pub fn drop_host_resources(resources: &mut Value) {
     }
 }
 
-/// Rewrites `root.path`, the sources of `binds` and the programs of createContainer hooks to paths in the guest, and the
+/// Rewrites `root.path`, the sources of `binds` and of shared memory, and the programs of createContainer hooks to paths in the guest, and the
 /// paths of namespaces: `shares` are those of other containers, by their place and the container. What is the host's is
 /// dropped: the path of the network namespace, as the guest's own network is what is joined to it, the hooks that are run on
 /// the host, and the resources that it keeps.
 pub fn for_guest(
     mut document: Value,
     binds: &[BindSource],
+    shared_memory: Option<&SharedMemory>,
     shares: &[(usize, Id)],
     paths: GuestPaths<'_>,
 ) -> Value {
     if let Some(path) = document.pointer_mut("/root/path") {
         *path = in_guest(paths.rootfs());
     }
-    for bind in binds {
+    let in_shared_folder = binds
+        .iter()
+        .map(|bind| (bind.index, in_guest(paths.mount(bind.index))));
+    let in_memory = shared_memory.map(|memory| (memory.index, memory.folder().into()));
+    for (index, source) in in_shared_folder.chain(in_memory) {
         if let Some(mount) = document
-            .pointer_mut(&format!("/mounts/{}", bind.index))
+            .pointer_mut(&format!("/mounts/{index}"))
             .and_then(Value::as_object_mut)
         {
-            mount.insert("source".to_owned(), in_guest(paths.mount(bind.index)));
+            mount.insert("source".to_owned(), source);
         }
     }
     if let Some(resources) = document.pointer_mut("/linux/resources") {

@@ -9,8 +9,10 @@ mod disks;
 mod further;
 mod guest;
 mod id_mapping;
+mod pod;
 mod process;
 mod refuse;
+mod shared_memory;
 mod spec;
 mod validate;
 mod vm;
@@ -21,7 +23,9 @@ pub use disks::{Disk, DiskMount, Disks, disk_folder};
 pub use further::{Changes, FurtherProcess, FurtherProcessError, UserChange};
 pub use guest::{GuestPaths, drop_host_resources, for_guest};
 pub use id_mapping::{IdMappings, IdRange};
+pub use pod::{FAMILIES, MEMBER, sandbox_of};
 pub use refuse::{changed_limits, is_refused, refusals, refuse_unsupported};
+pub use shared_memory::SharedMemory;
 pub use spec::{
     BlockIo, ConsoleSize, CpuLimits, DeviceRate, DeviceWeight, Linux, MemoryLimits, Mount, Namespace,
     Process, Resources, Root, Spec,

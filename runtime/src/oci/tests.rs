@@ -393,6 +393,7 @@ fn the_guest_is_told_its_own_paths() {
     let guest = for_guest(
         loaded.document.clone(),
         &loaded.binds,
+        None,
         &[],
         GuestPaths::new("web"),
     );
@@ -455,7 +456,7 @@ fn handle(document: Value) {
     if let Ok(spec) = Spec::view(&document)
         && let Ok((_, binds)) = validate(&spec, folder)
     {
-        let _ = for_guest(document, &binds, &[], GuestPaths::new("a"));
+        let _ = for_guest(document, &binds, None, &[], GuestPaths::new("a"));
     }
     drop(refused);
 }

@@ -6,9 +6,9 @@ mod exec;
 use bulkhead_agent_protocol::{
     AGENT_PORT, AgentClient, SHARED_FOLDER, SHARED_TAG,
     messages::{
-        self, ConfigureNetworkRequest, CreateContainerRequest, DeleteRequest, LoadAppArmorProfileRequest,
-        ResizeTerminalRequest, ShutdownRequest, SignalRequest, StartContainerRequest, Stdio, Storage,
-        WaitRequest, WaitResponse,
+        self, ConfigureNetworkRequest, CreateContainerRequest, CreatePodRequest, DeleteRequest,
+        LoadAppArmorProfileRequest, ResizeTerminalRequest, ShutdownRequest, SignalRequest,
+        StartContainerRequest, Stdio, Storage, WaitRequest, WaitResponse,
     },
 };
 use protobuf::MessageField;
@@ -19,7 +19,7 @@ use ttrpc::{
 };
 
 use super::{AppArmorProfile, GuestSocket};
-use crate::oci::{Disk, DiskMount, Disks, disk_folder};
+use crate::oci::{Bundle, Disk, DiskMount, SharedMemory, disk_folder};
 pub use exec::{Further, NewProcess};
 
 /// A client of the agent. Clones share the connection.
@@ -82,7 +82,7 @@ impl Agent {
         id: &str,
         spec: Vec<u8>,
         state: Vec<u8>,
-        disks: &Disks,
+        bundle: &Bundle,
         submounts: Vec<String>,
         stdio: Stdio,
     ) -> Result<(), AgentError> {
@@ -98,13 +98,34 @@ impl Agent {
             state,
             submounts,
             storages: std::iter::once(shared)
-                .chain(disks.mounts.iter().filter_map(|mount| file_system(id, mount)))
+                .chain(bundle.shared_memory.as_ref().map(memory))
+                .chain(
+                    bundle
+                        .disks
+                        .mounts
+                        .iter()
+                        .filter_map(|mount| file_system(id, mount)),
+                )
                 .collect(),
-            disks: disks.disks.iter().map(described).collect(),
+            disks: bundle.disks.disks.iter().map(described).collect(),
             stdio: MessageField::some(stdio),
             ..CreateContainerRequest::default()
         };
         self.client.create_container(Context::default(), &request).await?;
+        Ok(())
+    }
+
+    /// Makes a pod's own container: namespaces for others to share, as `spec` has them, and no program.
+    ///
+    /// # Errors
+    /// The step that failed, in the agent's words.
+    pub async fn create_pod(&self, id: &str, spec: Vec<u8>) -> Result<(), AgentError> {
+        let request = CreatePodRequest {
+            container_id: id.to_owned(),
+            spec,
+            ..CreatePodRequest::default()
+        };
+        self.client.create_pod(Context::default(), &request).await?;
         Ok(())
     }
 
@@ -208,6 +229,16 @@ impl Agent {
         };
         self.client.resize_terminal(Context::default(), &request).await?;
         Ok(())
+    }
+}
+
+fn memory(memory: &SharedMemory) -> Storage {
+    Storage {
+        source: "shm".to_owned(),
+        fstype: "tmpfs".to_owned(),
+        target: memory.folder(),
+        options: memory.options(),
+        ..Storage::default()
     }
 }
 

@@ -6,18 +6,7 @@ use super::{
     Agent, AgentError, GuestSocket, Id, MountNamespace, SharedFiles, State, StateError, StateFolder, Status,
     StorageError,
 };
-
-/// By which annotations container engines say what a container is, and of which sandbox: CRI's, and CRI-O's and podman's.
-const FAMILIES: [(&str, &str); 2] = [
-    ("io.kubernetes.cri.container-type", "io.kubernetes.cri.sandbox-id"),
-    (
-        "io.kubernetes.cri-o.ContainerType",
-        "io.kubernetes.cri-o.SandboxID",
-    ),
-];
-
-/// What the first annotation of a family says of a container that joins a sandbox.
-const MEMBER: &str = "container";
+use crate::oci::{MEMBER, sandbox_of};
 
 /// How long a guest may take to end a container and let go of it.
 const EVICTION: Duration = Duration::from_secs(10);
@@ -79,22 +68,6 @@ pub enum EvictionError {
     /// Its files are still in the shared folder.
     #[error(transparent)]
     Storage(#[from] StorageError),
-}
-
-/// The annotation that names a sandbox, and the name, if that is what a container's annotations say with `kind`.
-fn sandbox_of<'a>(
-    annotations: &'a BTreeMap<String, String>,
-    kind: Option<&str>,
-) -> Option<(&'static str, &'a str)> {
-    FAMILIES.iter().find_map(|(kind_key, sandbox_key)| {
-        let matches = kind.is_none_or(|kind| annotations.get(*kind_key).is_some_and(|own| own == kind));
-        let sandbox = annotations
-            .get(*sandbox_key)
-            .filter(|sandbox| !sandbox.is_empty());
-        sandbox
-            .filter(|_| matches)
-            .map(|sandbox| (*sandbox_key, sandbox.as_str()))
-    })
 }
 
 impl Owner {
@@ -212,6 +185,7 @@ impl Owner {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::oci::FAMILIES;
     use crate::sandbox::{Cgroup, Driver, NewState, ProcessIdentity};
 
     fn annotations(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {

@@ -80,7 +80,8 @@ impl Size {
     }
 
     fn of_limits(config: &Config, spec: &Spec) -> Self {
-        let limits = &spec.linux.resources;
+        // Numbers that are none have been refused with the document.
+        let limits = spec.sizing().unwrap_or_default();
         let memory = limits
             .memory
             .limit

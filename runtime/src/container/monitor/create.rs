@@ -38,9 +38,6 @@ impl Monitor {
         voice: &mut Voice,
         caller: &Caller,
     ) -> Result<Option<Created>, Failure> {
-        let id = self.folder.id().as_str();
-        let folder = SharedFiles::folder_name(self.folder.id());
-        let paths = GuestPaths::new(&folder);
         let mut state = self.first_state().in_stage(Stage::Prepare)?;
         self.folder.save(&state).in_stage(Stage::Prepare)?;
         if hooks::any_before_creation(&self.bundle.spec.hooks) {
@@ -54,10 +51,30 @@ impl Monitor {
             .listen(StateFolder::MONITOR)
             .in_stage(Stage::Prepare)?;
 
+        let (sandbox, streams) = if self.bundle.spec.is_pod() {
+            (self.make_pod().await?, Streams::default())
+        } else {
+            self.make_container(&state).await?
+        };
+        let requests = requests::take(listener).in_stage(Stage::CreateContainer)?;
+        state.status = Status::Created;
+        self.folder.save(&state).in_stage(Stage::CreateContainer)?;
+        Ok(Some(Created {
+            sandbox,
+            streams,
+            state,
+            requests,
+        }))
+    }
+
+    /// Makes the sandbox, or enters it, and the container in it.
+    async fn make_container(&self, state: &State) -> Result<(Sandbox, Streams), Failure> {
+        let id = self.folder.id().as_str();
+        let folder = SharedFiles::folder_name(self.folder.id());
         let profile = self.profile().in_stage(Stage::Prepare)?;
         let files = SharedFiles::copy(&folder, &self.bundle).in_stage(Stage::PrepareStorage)?;
         let mut sandbox = match self.place.owner() {
-            None => self.boot(&files).await?,
+            None => self.boot(Some(&files)).await?,
             Some(owner) => self.join(&files, owner).await?,
         };
 
@@ -77,8 +94,9 @@ impl Monitor {
         let spec = for_guest(
             self.bundle.disks.for_guest(self.bundle.document.clone(), id),
             &self.bundle.binds,
+            self.bundle.shared_memory.as_ref(),
             &self.shares,
-            paths,
+            GuestPaths::new(&folder),
         )
         .to_string()
         .into_bytes();
@@ -86,8 +104,8 @@ impl Monitor {
             .attempt(agent.create(
                 id,
                 spec,
-                hooks::state(&state, Status::Creating),
-                &self.bundle.disks,
+                hooks::state(state, Status::Creating),
+                &self.bundle,
                 files.submounts,
                 streams.description(),
             ))
@@ -95,21 +113,28 @@ impl Monitor {
             .in_stage(Stage::CreateContainer)?;
 
         self.show_files().in_stage(Stage::CreateContainer)?;
-        let requests = requests::take(listener).in_stage(Stage::CreateContainer)?;
-        state.status = Status::Created;
-        self.folder.save(&state).in_stage(Stage::CreateContainer)?;
-        Ok(Some(Created {
-            sandbox,
-            streams,
-            state,
-            requests,
-        }))
+        Ok((sandbox, streams))
     }
 
-    /// Starts the container's own microVM with its files in the shared folder.
-    async fn boot(&self, files: &SharedFiles) -> Result<Sandbox, Failure> {
+    /// Makes the sandbox of a pod, and the namespaces that its containers will share.
+    async fn make_pod(&self) -> Result<Sandbox, Failure> {
+        let mut sandbox = self.boot(None).await?;
+        let agent = sandbox.agent().clone();
+        let id = self.folder.id().as_str();
+        let spec = for_guest(self.bundle.document.clone(), &[], None, &[], GuestPaths::new(id));
+        sandbox
+            .attempt(agent.create_pod(id, spec.to_string().into_bytes()))
+            .await
+            .in_stage(Stage::CreateContainer)?;
+        Ok(sandbox)
+    }
+
+    /// Starts the container's own microVM, with its files in the shared folder if it has any.
+    async fn boot(&self, files: Option<&SharedFiles>) -> Result<Sandbox, Failure> {
         let shared = SharedFolder::create(&self.folder).in_stage(Stage::PrepareStorage)?;
-        files.place(shared.path()).in_stage(Stage::PrepareStorage)?;
+        if let Some(files) = files {
+            files.place(shared.path()).in_stage(Stage::PrepareStorage)?;
+        }
         let machine = Machine::open(&self.config, &self.bundle).in_stage(Stage::StartVmm)?;
         tracing::debug!(size = ?machine.size, "start VMM");
         let starting = Starting::launch(machine, &self.folder, &shared, self.cgroup.as_fd())
