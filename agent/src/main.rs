@@ -15,6 +15,7 @@ mod server;
 mod storage;
 mod streams;
 mod syscalls;
+mod volumes;
 
 use std::process::ExitCode;
 

@@ -23,6 +23,7 @@ use crate::{
     reaper::Reaper,
     storage,
     streams::Streams,
+    volumes,
 };
 
 /// The longest id of a container: it is part of a file name.
@@ -130,6 +131,7 @@ impl Sandbox {
             }
             storage::visit(&request.submounts);
         }
+        request.volumes.iter().try_for_each(volumes::copy)?;
         let others = plan
             .shares
             .iter()
@@ -231,6 +233,7 @@ impl Sandbox {
             Member::Pod(pod) => pod.delete()?,
         }
         self.members().remove(id);
+        volumes::release(id);
         storage::release(id);
         Ok(())
     }

@@ -63,7 +63,7 @@ impl Drop for Tmpfs {
 fn a_pod_runs_nothing_and_its_containers_share_what_it_holds() {
     let host = Host::new();
     let pod = pod(&host, |config| {
-        config["linux"]["sysctl"] = json!({"kernel.msgmax": "4242"})
+        config["linux"]["sysctl"] = json!({"kernel.msgmax": "4242"});
     });
     assert_eq!(pod.status(), "running");
     let shm = Tmpfs::mount(host.folder().join("shm"));
@@ -108,8 +108,8 @@ fn a_pod_runs_nothing_and_its_containers_share_what_it_holds() {
     );
 
     // What needs a program says that there is none.
-    let refused = pod.exec(&[], &["true"]).output().refusal();
-    assert!(refused.contains("no program runs"), "{refused}");
+    let refused = pod.exec(&[], &["true"]).output().with_code(255);
+    assert!(refused.stderr().contains("no program runs"), "{refused:?}");
     pod.kill("TERM");
     assert_eq!(pod.wait(), WaitStatus::Exited(pod.pid, 0));
     pod.delete();

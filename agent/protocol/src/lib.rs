@@ -32,6 +32,9 @@ pub const SHARED_FOLDER: &str = "/run/bulkhead/shared";
 pub const DISK_FOLDER: &str = "/run/bulkhead/disks";
 /// Where the guest mounts the memory that containers share.
 pub const MEMORY_FOLDER: &str = "/run/bulkhead/memory";
+/// Where the guest has its copies of volumes whose content the host replaces, below the name of the container's folder in the
+/// shared folder.
+pub const VOLUME_FOLDER: &str = "/run/bulkhead/volumes";
 /// What the link to a disk's node begins with in the guest. The disk's id follows.
 pub const DISK_LINKS: &str = "/dev/disk/by-id/virtio-";
 /// What `linux.namespaces[].path` begins with, in the document for the guest, when a container shares a namespace of another

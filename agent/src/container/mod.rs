@@ -2,7 +2,7 @@
 
 pub mod cgroup;
 mod cgroup_values;
-mod copy_up;
+pub mod copy_up;
 mod device_filter;
 pub mod devices;
 pub mod freezer;

@@ -18,6 +18,7 @@ use crate::{
     network,
     reaper::{Reaper, wait_for_exit},
     sandbox::{Member, Sandbox},
+    volumes,
 };
 
 /// How long a client that was told of the guest's end may take to hang up.
@@ -176,6 +177,15 @@ impl Agent for Service {
             process.resize(request.rows, request.columns)
         })??;
         Ok(proto::ResizeTerminalResponse::default())
+    }
+
+    async fn update_volume(
+        &self,
+        _: &TtrpcContext,
+        request: proto::UpdateVolumeRequest,
+    ) -> ttrpc::Result<proto::UpdateVolumeResponse> {
+        volumes::update(&request)?;
+        Ok(proto::UpdateVolumeResponse::default())
     }
 
     async fn delete(

@@ -9,7 +9,7 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    BindSource, Disks, FieldError, SharedMemory, Spec,
+    BindSource, Disks, FieldError, GuestPaths, SharedMemory, Spec, Volume,
     devices::check_devices,
     pod::check_pod,
     process::check_words,
@@ -34,6 +34,8 @@ pub struct Bundle {
     pub rootfs: PathBuf,
     /// The host's side of each bind mount, in the order of `mounts`.
     pub binds: Vec<BindSource>,
+    /// The bind mounts of which the guest has a copy.
+    pub volumes: Vec<Volume>,
     /// The memory that it shares with other containers.
     pub shared_memory: Option<SharedMemory>,
     /// The block devices of the host that it is to have.
@@ -143,10 +145,29 @@ impl Bundle {
             document,
             spec,
             rootfs,
+            volumes: Volume::among(&binds),
             binds,
             shared_memory,
             disks,
         })
+    }
+
+    /// Where the guest has what is bind-mounted on the host's word: places in `mounts`, and paths in the guest.
+    pub fn sources_in_guest(&self, paths: GuestPaths<'_>) -> Vec<(usize, String)> {
+        let binds = self
+            .binds
+            .iter()
+            .map(|bind| (bind.index, paths.mount_in_guest(bind.index)));
+        let memory = self
+            .shared_memory
+            .iter()
+            .map(|memory| (memory.index, memory.folder()));
+        // They are among the bind mounts, too.
+        let volumes = self
+            .volumes
+            .iter()
+            .map(|volume| (volume.index, paths.volume_in_guest(volume.index)));
+        binds.chain(memory).chain(volumes).collect()
     }
 }
 

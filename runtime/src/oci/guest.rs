@@ -2,10 +2,10 @@
 
 use std::fmt::Display;
 
-use bulkhead_agent_protocol::{NAMESPACE_OF, SHARED_FOLDER};
+use bulkhead_agent_protocol::{NAMESPACE_OF, SHARED_FOLDER, VOLUME_FOLDER};
 use serde_json::Value;
 
-use super::{BindSource, Namespace, SharedMemory};
+use super::Namespace;
 use crate::sandbox::Id;
 
 /// Where a container's files are, below the sandbox's shared folder on the host and in the guest alike.
@@ -42,6 +42,11 @@ impl<'a> GuestPaths<'a> {
         format!("{}/{}/{index}", self.folder, Self::MOUNTS)
     }
 
+    /// The guest's copy of the volume at that place in `mounts`, absolute in the guest.
+    pub fn volume_in_guest(self, index: usize) -> String {
+        format!("{VOLUME_FOLDER}/{}/{index}", self.folder)
+    }
+
     /// The program of the createContainer hook at that place in the list, relative to the shared folder.
     pub fn hook(self, index: usize) -> String {
         format!("{}/{}/{index}", self.folder, Self::HOOKS)
@@ -61,30 +66,25 @@ pub fn drop_host_resources(resources: &mut Value) {
     }
 }
 
-/// Rewrites `root.path`, the sources of `binds` and of shared memory, and the programs of createContainer hooks to paths in the guest, and the
+/// Rewrites `root.path`, the sources of mounts by their place in `mounts`, and the programs of createContainer hooks to paths in the guest, and the
 /// paths of namespaces: `shares` are those of other containers, by their place and the container. What is the host's is
 /// dropped: the path of the network namespace, as the guest's own network is what is joined to it, the hooks that are run on
 /// the host, and the resources that it keeps.
 pub fn for_guest(
     mut document: Value,
-    binds: &[BindSource],
-    shared_memory: Option<&SharedMemory>,
+    sources: Vec<(usize, String)>,
     shares: &[(usize, Id)],
     paths: GuestPaths<'_>,
 ) -> Value {
     if let Some(path) = document.pointer_mut("/root/path") {
         *path = in_guest(paths.rootfs());
     }
-    let in_shared_folder = binds
-        .iter()
-        .map(|bind| (bind.index, in_guest(paths.mount(bind.index))));
-    let in_memory = shared_memory.map(|memory| (memory.index, memory.folder().into()));
-    for (index, source) in in_shared_folder.chain(in_memory) {
+    for (index, source) in sources {
         if let Some(mount) = document
             .pointer_mut(&format!("/mounts/{index}"))
             .and_then(Value::as_object_mut)
         {
-            mount.insert("source".to_owned(), source);
+            mount.insert("source".to_owned(), source.into());
         }
     }
     if let Some(resources) = document.pointer_mut("/linux/resources") {

@@ -17,6 +17,7 @@ mod spec;
 mod validate;
 mod vm;
 mod vmm_options;
+mod volumes;
 
 pub use bundle::{Bundle, BundleError, parse as parse_document};
 pub use disks::{Disk, DiskMount, Disks, disk_folder};
@@ -33,6 +34,7 @@ pub use spec::{
 pub use validate::{BindSource, validate};
 pub use vm::Vm;
 pub use vmm_options::VmmOptions;
+pub use volumes::{DATA, Volume, data as volume_data};
 
 /// The version of the runtime specification that is implemented.
 pub const OCI_VERSION: &str = "1.3.0";

@@ -4,11 +4,11 @@ mod container;
 mod exec;
 
 use bulkhead_agent_protocol::{
-    AGENT_PORT, AgentClient, SHARED_FOLDER, SHARED_TAG,
+    AGENT_PORT, AgentClient, SHARED_FOLDER, SHARED_TAG, VOLUME_FOLDER,
     messages::{
         self, ConfigureNetworkRequest, CreateContainerRequest, CreatePodRequest, DeleteRequest,
         LoadAppArmorProfileRequest, ResizeTerminalRequest, ShutdownRequest, SignalRequest,
-        StartContainerRequest, Stdio, Storage, WaitRequest, WaitResponse,
+        StartContainerRequest, Stdio, Storage, UpdateVolumeRequest, WaitRequest, WaitResponse,
     },
 };
 use protobuf::MessageField;
@@ -19,13 +19,29 @@ use ttrpc::{
 };
 
 use super::{AppArmorProfile, GuestSocket};
-use crate::oci::{Bundle, Disk, DiskMount, SharedMemory, disk_folder};
+use crate::oci::{Bundle, Disk, DiskMount, GuestPaths, SharedMemory, Volume, disk_folder};
 pub use exec::{Further, NewProcess};
 
 /// A client of the agent. Clones share the connection.
 #[derive(Clone)]
 pub struct Agent {
     client: AgentClient,
+}
+
+/// A container to be built.
+pub struct NewContainer<'a> {
+    /// The document of [`crate::oci::for_guest`].
+    pub spec: Vec<u8>,
+    /// What hooks in the guest are told.
+    pub state: Vec<u8>,
+    /// Whence its disks, its shared memory and its volumes.
+    pub bundle: &'a Bundle,
+    /// Where the guest has its files.
+    pub paths: GuestPaths<'a>,
+    /// What [`super::SharedFiles`] has found below bind mounts.
+    pub submounts: Vec<String>,
+    /// Its streams, connected.
+    pub stdio: Stdio,
 }
 
 /// Why a request to the agent failed.
@@ -72,20 +88,12 @@ impl Agent {
         Ok(())
     }
 
-    /// Builds a container up to its start gate. `spec` is the document of [`crate::oci::for_guest`], `state` what hooks in
-    /// the guest are told, `submounts` what [`super::SharedFiles`] has found below bind mounts.
+    /// Builds a container up to its start gate.
     ///
     /// # Errors
     /// The step that failed, in the agent's words.
-    pub async fn create(
-        &self,
-        id: &str,
-        spec: Vec<u8>,
-        state: Vec<u8>,
-        bundle: &Bundle,
-        submounts: Vec<String>,
-        stdio: Stdio,
-    ) -> Result<(), AgentError> {
+    pub async fn create(&self, id: &str, container: NewContainer<'_>) -> Result<(), AgentError> {
+        let NewContainer { bundle, paths, .. } = container;
         let shared = Storage {
             source: SHARED_TAG.to_owned(),
             fstype: "virtiofs".to_owned(),
@@ -94,10 +102,11 @@ impl Agent {
         };
         let request = CreateContainerRequest {
             container_id: id.to_owned(),
-            spec,
-            state,
-            submounts,
+            spec: container.spec,
+            state: container.state,
+            submounts: container.submounts,
             storages: std::iter::once(shared)
+                .chain((!bundle.volumes.is_empty()).then(memory_for_volumes))
                 .chain(bundle.shared_memory.as_ref().map(memory))
                 .chain(
                     bundle
@@ -107,8 +116,13 @@ impl Agent {
                         .filter_map(|mount| file_system(id, mount)),
                 )
                 .collect(),
+            volumes: bundle
+                .volumes
+                .iter()
+                .map(|volume| volume_of(volume, paths))
+                .collect(),
             disks: bundle.disks.disks.iter().map(described).collect(),
-            stdio: MessageField::some(stdio),
+            stdio: MessageField::some(container.stdio),
             ..CreateContainerRequest::default()
         };
         self.client.create_container(Context::default(), &request).await?;
@@ -191,6 +205,25 @@ impl Agent {
         Ok(())
     }
 
+    /// Replaces the guest's copy of a volume by what is in the volume's folder `data` now.
+    ///
+    /// # Errors
+    /// The step that failed.
+    pub async fn update_volume(
+        &self,
+        volume: &Volume,
+        paths: GuestPaths<'_>,
+        data: String,
+    ) -> Result<(), AgentError> {
+        let request = UpdateVolumeRequest {
+            volume: MessageField::some(volume_of(volume, paths)),
+            data,
+            ..UpdateVolumeRequest::default()
+        };
+        self.client.update_volume(Context::default(), &request).await?;
+        Ok(())
+    }
+
     /// Forgets an ended container, and removes all that it has in the guest.
     ///
     /// # Errors
@@ -229,6 +262,24 @@ impl Agent {
         };
         self.client.resize_terminal(Context::default(), &request).await?;
         Ok(())
+    }
+}
+
+fn memory_for_volumes() -> Storage {
+    Storage {
+        source: "volumes".to_owned(),
+        fstype: "tmpfs".to_owned(),
+        target: VOLUME_FOLDER.to_owned(),
+        options: ["nosuid", "nodev", "mode=755"].map(str::to_owned).to_vec(),
+        ..Storage::default()
+    }
+}
+
+fn volume_of(volume: &Volume, paths: GuestPaths<'_>) -> messages::Volume {
+    messages::Volume {
+        source: paths.mount_in_guest(volume.index),
+        target: paths.volume_in_guest(volume.index),
+        ..messages::Volume::default()
     }
 }
 

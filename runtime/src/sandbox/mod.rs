@@ -28,7 +28,7 @@ mod vmm;
 mod vmm_control;
 mod vsock;
 
-pub use agent::{Agent, AgentError, Further, NewProcess};
+pub use agent::{Agent, AgentError, Further, NewContainer, NewProcess};
 pub use apparmor::{AppArmorError, AppArmorProfile};
 pub use boot_files::{BootFileError, open_initramfs, open_kernel};
 pub use cgroup::{Birthplace, Cgroup, CgroupError, Driver, Limits, mount_point as cgroup_mount_point};

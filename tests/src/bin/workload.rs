@@ -10,13 +10,15 @@ use std::time::Duration;
 use std::{env, hint};
 
 use bulkhead_tests::pattern;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, VsockAddr, accept, bind, connect, listen, socket,
 };
 use nix::unistd::{ForkResult, fork, pause};
 
 const USAGE: &str = "workload burst BYTES | hog MIB | fork COUNT | crash | vsock COUNT \
-                     | tcp-send ADDRESS BYTES | tcp-receive ADDRESS BYTES | udp ADDRESS | mtu ADDRESS";
+                     | tcp-send ADDRESS BYTES | tcp-receive ADDRESS BYTES | udp ADDRESS | mtu ADDRESS \
+                     | watch FOLDER";
 
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
         ["tcp-receive", address, bytes] => receive(address, number(bytes)),
         ["udp", address] => ask_over_udp(address),
         ["mtu", address] => print_mtu(address),
+        ["watch", folder] => watch(folder),
         _ => Err(io::Error::other(USAGE)),
     };
     match result {
@@ -48,6 +51,18 @@ fn burst(bytes: usize) -> io::Result<()> {
     // Not `io::stdout`: its buffer looks for ends of lines.
     let mut stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     pattern::write(&mut stdout, bytes)
+}
+
+/// Prints the names that are moved into a folder, for ever.
+fn watch(folder: &str) -> io::Result<()> {
+    let inotify = Inotify::init(InitFlags::empty())?;
+    inotify.add_watch(folder, AddWatchFlags::IN_MOVED_TO)?;
+    println!("watching");
+    loop {
+        for event in inotify.read_events()? {
+            println!("{}", event.name.unwrap_or_default().display());
+        }
+    }
 }
 
 /// Takes so much memory, and keeps it until stdin ends.

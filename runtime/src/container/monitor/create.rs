@@ -14,8 +14,9 @@ use crate::{
     container::{Failure, Notice, Place, Stage, Streams, UNKNOWN_SIZE, failure::In, hooks},
     oci::{GuestPaths, for_guest},
     sandbox::{
-        AppArmorError, AppArmorProfile, Machine, NewState, Owner, ProcessIdentity, Sandbox, SharedFiles,
-        SharedFolder, StartError, Starting, State, StateFolder, Status, StorageError, leave_mount_namespace,
+        AppArmorError, AppArmorProfile, Machine, NewContainer, NewState, Owner, ProcessIdentity, Sandbox,
+        SharedFiles, SharedFolder, StartError, Starting, State, StateFolder, Status, StorageError,
+        leave_mount_namespace,
     },
 };
 
@@ -71,6 +72,7 @@ impl Monitor {
     async fn make_container(&self, state: &State) -> Result<(Sandbox, Streams), Failure> {
         let id = self.folder.id().as_str();
         let folder = SharedFiles::folder_name(self.folder.id());
+        let paths = GuestPaths::new(&folder);
         let profile = self.profile().in_stage(Stage::Prepare)?;
         let files = SharedFiles::copy(&folder, &self.bundle).in_stage(Stage::PrepareStorage)?;
         let mut sandbox = match self.place.owner() {
@@ -93,22 +95,22 @@ impl Monitor {
         }
         let spec = for_guest(
             self.bundle.disks.for_guest(self.bundle.document.clone(), id),
-            &self.bundle.binds,
-            self.bundle.shared_memory.as_ref(),
+            self.bundle.sources_in_guest(paths),
             &self.shares,
-            GuestPaths::new(&folder),
+            paths,
         )
         .to_string()
         .into_bytes();
+        let container = NewContainer {
+            spec,
+            state: hooks::state(state, Status::Creating),
+            bundle: &self.bundle,
+            paths,
+            submounts: files.submounts,
+            stdio: streams.description(),
+        };
         sandbox
-            .attempt(agent.create(
-                id,
-                spec,
-                hooks::state(state, Status::Creating),
-                &self.bundle,
-                files.submounts,
-                streams.description(),
-            ))
+            .attempt(agent.create(id, container))
             .await
             .in_stage(Stage::CreateContainer)?;
 
@@ -121,7 +123,7 @@ impl Monitor {
         let mut sandbox = self.boot(None).await?;
         let agent = sandbox.agent().clone();
         let id = self.folder.id().as_str();
-        let spec = for_guest(self.bundle.document.clone(), &[], None, &[], GuestPaths::new(id));
+        let spec = for_guest(self.bundle.document.clone(), Vec::new(), &[], GuestPaths::new(id));
         sandbox
             .attempt(agent.create_pod(id, spec.to_string().into_bytes()))
             .await

@@ -5,6 +5,7 @@
 //! - `supervise`: from there to its end
 //! - `requests`: the socket
 //! - `limits`: what requests have changed
+//! - `volumes`: what changes on the host and the guest has a copy of
 //! - `voice`: how it says what goes wrong
 //! - `network`: the network namespace it lives in
 //! - `origin`: the namespaces it comes from
@@ -18,6 +19,7 @@ mod origin;
 mod requests;
 mod supervise;
 mod voice;
+mod volumes;
 
 use std::{
     io::{self, PipeReader, Write},

@@ -6,7 +6,7 @@ use bulkhead_agent_protocol::messages::WaitResponse;
 use serde_json::Value;
 use tokio::sync::Notify;
 
-use super::{Monitor, Signals, create::Created, limits::Limits, voice::Voice};
+use super::{Monitor, Signals, create::Created, limits::Limits, voice::Voice, volumes::Watcher};
 use crate::{
     container::{
         Failure, Notice, Stage, Streams,
@@ -14,8 +14,10 @@ use crate::{
         failure::In,
         streams::Copying,
     },
-    oci::drop_host_resources,
-    sandbox::{Agent, Exit, Limits as HostLimits, Network, Sandbox, Size, StartError, State, Status},
+    oci::{GuestPaths, Volume, drop_host_resources, volume_data},
+    sandbox::{
+        Agent, Exit, Limits as HostLimits, Network, Sandbox, SharedFiles, Size, StartError, State, Status,
+    },
     signals,
 };
 
@@ -70,6 +72,7 @@ impl Monitor {
             network: self.bundle.spec.linux.network().and_then(|_| sandbox.network()),
         };
         let (exit, guest) = {
+            let volumes = Watcher::start(&self.bundle).in_stage(Stage::RunContainer)?;
             let agent = sandbox.agent().clone();
             let end = sandbox.attempt(agent.wait(self.folder.id().as_str()));
             tokio::pin!(end);
@@ -87,6 +90,7 @@ impl Monitor {
                             }
                         }
                     }
+                    changed = volumes.changed() => container.replace(&changed).await,
                     Some(asked) = requests.recv() => {
                         let response = container.carry_out(&asked.request).await;
                         asked.answer(response);
@@ -229,6 +233,21 @@ impl Watched<'_> {
         // systemd may take its time.
         let updated = tokio::task::spawn_blocking(move || cgroup.update(&limits)).await;
         updated.map_err(|e| text(&e))?.map_err(|e| text(&e))
+    }
+
+    /// Has the guest replace its copies of volumes.
+    async fn replace(&self, volumes: &[&Volume]) {
+        let folder = SharedFiles::folder_name(&self.state.id);
+        for volume in volumes {
+            // One without content is on its way to being removed.
+            let Some(data) = volume_data(&volume.path) else {
+                continue;
+            };
+            let replaced = self.agent.update_volume(volume, GuestPaths::new(&folder), data);
+            if let Err(error) = replaced.await {
+                tracing::error!(%error, "volume {} is out of date in the guest", volume.path.display());
+            }
+        }
     }
 
     /// Passes a signal on to the program; the terminal's change of size becomes the guest's.
