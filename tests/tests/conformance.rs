@@ -104,3 +104,25 @@ fn what_the_container_has_not_made_is_not_deleted_with_it() {
     assert!(source.join("made").exists());
     fs::remove_dir(cgroup).expect("it is there, and empty");
 }
+
+#[test]
+fn what_is_mounted_later_spreads_as_the_propagation_of_the_root_says() {
+    let host = Host::new();
+    let script = "mkdir /copy /place; mount -o rbind / /copy 2> /dev/null || { echo refused; exit; }
+        mount -t tmpfs x /place; touch /place/file; test -e /copy/place/file && echo seen || echo hidden";
+    for (propagation, expected) in [
+        ("shared", "seen\n"),
+        ("slave", "hidden\n"),
+        ("private", "hidden\n"),
+        ("unbindable", "refused\n"),
+    ] {
+        let bundle = host.bundle(|config| {
+            let capabilities = json!(["CAP_SYS_ADMIN"]);
+            config["process"]["args"] = json!(["sh", "-c", script]);
+            config["process"]["capabilities"] =
+                json!({"bounding": capabilities, "permitted": capabilities, "effective": capabilities});
+            config["linux"]["rootfsPropagation"] = json!(propagation);
+        });
+        assert_eq!(host.run(&bundle).output().success(), expected, "{propagation}");
+    }
+}

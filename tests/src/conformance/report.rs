@@ -182,6 +182,31 @@ mod tests {
     }
 
     #[test]
+    fn the_document_says_what_the_lists_say() {
+        let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/conformance.md");
+        let text = fs::read_to_string(document).unwrap();
+        let rows: Vec<Vec<&str>> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("| "))
+            .map(|line| line.split('|').map(str::trim).collect())
+            .skip(1)
+            .collect();
+        let (reasons, own_tests) = (reasons(), own_tests());
+        assert_eq!(rows.len(), own_tests.len());
+        for row in rows {
+            let [test, ours, _, reason, own, ""] = row[..] else {
+                panic!("not five cells: {row:?}");
+            };
+            assert_eq!(own, quoted(&own_tests[test]), "{test}");
+            let expected = match ours {
+                "FAIL" => &reasons[test],
+                _ => "",
+            };
+            assert_eq!(reason, expected, "{test}");
+        }
+    }
+
+    #[test]
     fn a_test_needs_one_of_ours() {
         let ours = results(&[("no_such_test", Verdict::Passed), ("create", Verdict::Passed)]);
         assert_eq!(
