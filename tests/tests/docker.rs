@@ -83,3 +83,140 @@ fn containers_run_serve_are_looked_at_and_end() {
     assert_eq!(state("{{.State.ExitCode}}"), "137");
     docker.docker(["rm", "web"]).output().with_code(0);
 }
+
+#[test]
+fn files_limits_and_devices_of_a_container() {
+    let docker = Docker::new();
+    docker
+        .docker([
+            "run",
+            "--detach",
+            "--name=box",
+            "--network=none",
+            "--volume=kept:/kept",
+            "--memory=200m",
+        ])
+        .args([IMAGE, "sleep", "100000"])
+        .output()
+        .with_code(0);
+    let exec = |script: &str| {
+        docker
+            .docker(["exec", "box", "sh", "-c", script])
+            .output()
+            .success()
+    };
+
+    // Files go in and out, also of a volume.
+    let folder = docker.host().folder();
+    let sent = docker.host().file("sent", "a file\n");
+    for inside in ["/tmp", "/kept"] {
+        let received = format!("box:{inside}/received");
+        docker
+            .docker(["cp"])
+            .arg(&sent)
+            .arg(&received)
+            .output()
+            .with_code(0);
+        let changed = format!("cat {inside}/received; echo from {inside} > {inside}/received");
+        assert_eq!(exec(&changed), "a file\n");
+        let fetched = folder.join("fetched");
+        docker
+            .docker(["cp"])
+            .arg(&received)
+            .arg(&fetched)
+            .output()
+            .with_code(0);
+        assert_eq!(fs::read_to_string(fetched).unwrap(), format!("from {inside}\n"));
+    }
+
+    // Its limits change, and it is measured.
+    docker
+        .docker([
+            "update",
+            "--memory=100m",
+            "--memory-swap=100m",
+            "--cpus=0.3",
+            "box",
+        ])
+        .output()
+        .with_code(0);
+    assert_eq!(
+        exec("cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max; ls /sys/class/net"),
+        "104857600\n30000 100000\nlo\n"
+    );
+    let tasks = docker
+        .docker(["stats", "--no-stream", "--format={{.PIDs}}", "box"])
+        .output()
+        .success();
+    assert!(
+        tasks.trim_end().parse::<u32>().is_ok_and(|count| count > 0),
+        "{tasks}"
+    );
+    docker.docker(["rm", "--force", "box"]).output().with_code(0);
+    docker.docker(["volume", "rm", "kept"]).output().with_code(0);
+
+    // One that is privileged is that in its own machine.
+    let script =
+        "mount -t tmpfs tmpfs /tmp && echo mounted; grep -c ' /proc/' /proc/mounts; grep -o ' /sys sysfs rw' /proc/mounts
+        find /dev -type b; ls -d /dev/kvm; true < /dev/kmsg && echo opened";
+    let run = docker
+        .docker([
+            "run",
+            "--rm",
+            "--privileged",
+            "--network=none",
+            IMAGE,
+            "sh",
+            "-c",
+            script,
+        ])
+        .output()
+        .with_code(0);
+    assert_eq!(run.stdout(), "mounted\n0\n /sys sysfs rw\nopened\n", "{run:?}");
+
+    // The host's own network is not to be had.
+    let refused = docker
+        .docker(["run", "--rm", "--network=host", IMAGE, "true"])
+        .output()
+        .with_code(125);
+    assert!(
+        refused.stderr().contains("which a virtual machine cannot share"),
+        "{refused:?}"
+    );
+    assert_eq!(docker.docker(["ps", "--all", "--quiet"]).output().success(), "");
+}
+
+#[test]
+fn systemd_keeps_the_cgroup_of_a_container() {
+    let docker = Docker::with_systemd();
+    let script = "cat /sys/fs/cgroup/memory.max; echo ready; exec sleep 100000";
+    docker
+        .docker([
+            "run",
+            "--detach",
+            "--name=box",
+            "--network=none",
+            "--memory=100m",
+            "--cpus=0.5",
+        ])
+        .args([IMAGE, "sh", "-c", script])
+        .output()
+        .with_code(0);
+    let logs = docker.docker(["logs", "--follow", "box"]).spawn();
+    assert_eq!(logs.wait_for("ready\n"), "104857600\nready\n");
+    let id = docker
+        .docker(["inspect", "--format={{.Id}}", "box"])
+        .output()
+        .success();
+    let scope = format!("docker-{}.scope", id.trim_end());
+    let show = |property: &str| {
+        docker
+            .systemd()
+            .systemctl(&["show", &scope, "--value", "--property", property])
+    };
+    assert_eq!(show("ActiveState"), "active\n");
+    assert_eq!(show("ControlGroup"), format!("/system.slice/{scope}\n"));
+    assert_eq!(show("CPUQuotaPerSecUSec"), "500ms\n");
+    docker.docker(["rm", "--force", "box"]).output().with_code(0);
+    assert_eq!(show("ActiveState"), "inactive\n");
+}

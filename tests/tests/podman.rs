@@ -1,8 +1,10 @@
 //! A person uses podman, with bulkhead as its runtime.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
+use std::os::unix::fs::FileTypeExt;
 
 use bulkhead_tests::harness::{PODMAN_IMAGE as IMAGE, Podman};
 use bulkhead_tests::testbed::channel::WindowSize;
@@ -31,6 +33,19 @@ fn format(podman: &Podman, container: &str, template: &str) -> String {
 fn wait_until_ready(podman: &Podman, container: &str) {
     let logs = podman.podman(["logs", "--follow", container]).spawn();
     logs.wait_for("ready\n");
+}
+
+/// How many tasks there are for a container on the host.
+fn tasks(podman: &Podman, container: &str) -> u32 {
+    let stats = [
+        "stats",
+        "--no-stream",
+        "--no-reset",
+        "--format={{.PIDs}}",
+        container,
+    ];
+    let count = podman.podman(stats).output().success();
+    count.trim_end().parse().expect("a number")
 }
 
 /// What a server on the engine's host answers for the page.
@@ -91,6 +106,7 @@ fn a_service_is_published_looked_at_paused_stopped_and_killed() {
         "--name=web",
         "--env=NAME=web",
         "--publish=127.0.0.1:8080:80",
+        "--volume=kept:/kept",
         IMAGE,
         "sh",
         "-c",
@@ -133,41 +149,28 @@ fn a_service_is_published_looked_at_paused_stopped_and_killed() {
     let session = shell.wait().with_code(5).stdout();
     assert!(session.contains("/dev/pts/"), "{session}");
 
-    // Files go in and out.
+    // Files go in and out, also of a volume.
     let sent = podman.host().file("sent", "a file\n");
-    podman
-        .podman(["cp"])
-        .arg(sent)
-        .arg("web:/srv/received")
-        .output()
-        .with_code(0);
-    assert_eq!(
-        exec(&["web", "cat", "/srv/received"]).output().success(),
-        "a file\n"
-    );
     let fetched = podman.host().folder().join("fetched");
-    podman
-        .podman(["cp", "web:/srv/page"])
-        .arg(&fetched)
-        .output()
-        .with_code(0);
-    assert_eq!(fs::read_to_string(fetched).unwrap(), "hello from web\n");
+    for folder in ["/srv", "/kept"] {
+        let received = format!("{folder}/received");
+        let copy = |from: &OsStr, to: &OsStr| podman.podman(["cp"]).arg(from).arg(to).output().with_code(0);
+        copy(sent.as_os_str(), format!("web:{received}").as_ref());
+        let changed = format!("cat {received}; echo from {folder} > {received}");
+        assert_eq!(
+            exec(&["web", "sh", "-c", &changed]).output().success(),
+            "a file\n"
+        );
+        copy(format!("web:{received}").as_ref(), fetched.as_os_str());
+        assert_eq!(fs::read_to_string(&fetched).unwrap(), format!("from {folder}\n"));
+    }
+
+    // Its processes are listed, by the guest's own ps.
+    let top = podman.podman(["top", "web", "-o", "pid,comm"]).output().success();
+    assert!(top.contains("httpd"), "{top}");
 
     // It is measured.
-    let stats = podman.podman([
-        "stats",
-        "--no-stream",
-        "--no-reset",
-        "--format={{.Name}} {{.PIDs}}",
-        "web",
-    ]);
-    let stats = stats.output().success();
-    let count = stats
-        .trim_end()
-        .strip_prefix("web ")
-        .expect("its line")
-        .parse::<u32>();
-    assert!(count.is_ok_and(|count| count > 0), "{stats}");
+    assert!(tasks(&podman, "web") > 0);
 
     // It stands still and goes on.
     podman.podman(["pause", "web"]).output().with_code(0);
@@ -367,6 +370,113 @@ fn the_containers_of_a_pod_share_a_machine() {
         .with_code(0);
     assert_eq!(format(&podman, "server", "{{.State.ExitCode}}"), "3");
     assert_eq!(exec("client", "echo still here"), "still here\n");
+    podman
+        .podman(["pod", "rm", "--force", "--time=0", "pair"])
+        .output()
+        .with_code(0);
+}
+
+#[test]
+fn a_privileged_container_may_all_in_its_machine_and_nothing_on_the_host() {
+    let is_disk = |entry: fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_block_device());
+    assert!(
+        fs::read_dir("/dev").unwrap().flatten().any(is_disk),
+        "there are disks that podman passes on"
+    );
+    let podman = Podman::new();
+    let log = podman.host().folder().join("log");
+    let script =
+        "grep CapEff /proc/self/status; grep -c ' /proc/' /proc/mounts; grep -o ' /sys sysfs rw' /proc/mounts
+        echo 7 > /proc/sys/vm/swappiness; cat /proc/sys/vm/swappiness
+        mkdir /mine; mount -t tmpfs tmpfs /mine && umount /mine && echo mounted
+        mkdir /sys/fs/cgroup/mine && echo made a cgroup
+        find /dev -type b; ls -d /dev/kvm /dev/mem; true < /dev/kmsg && true < /dev/fuse && echo opened";
+    let run = podman
+        .podman([format!("--runtime-flag=log={}", log.display())])
+        .args([
+            "run",
+            "--rm",
+            "--privileged",
+            "--network=none",
+            IMAGE,
+            "sh",
+            "-c",
+            script,
+        ])
+        .output()
+        .with_code(0);
+    let expected = "CapEff:\t000001ffffffffff\n0\n /sys sysfs rw\n7\nmounted\nmade a cgroup\nopened\n";
+    assert_eq!(run.stdout(), expected, "{run:?}");
+    let log = fs::read_to_string(log).unwrap();
+    let warnings: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("linux.devices: "))
+        .collect();
+    assert_eq!(warnings.len(), 1, "{log}");
+    assert!(warnings[0].contains("privileged in its virtual machine"), "{log}");
+
+    // One that is asked for by name is another matter.
+    let refused = podman
+        .podman([
+            "run",
+            "--rm",
+            "--device=/dev/kvm",
+            "--network=none",
+            IMAGE,
+            "true",
+        ])
+        .output()
+        .with_code(126);
+    assert!(
+        refused
+            .stderr()
+            .contains("/dev/kvm (10:232) is a device of the host"),
+        "{refused:?}"
+    );
+
+    // The host's network is another thing that it cannot have.
+    let network = ["run", "--rm", "--network=host", IMAGE, "ls", "/sys/class/net"];
+    assert_eq!(podman.podman(network).output().success(), "lo\n");
+}
+
+#[test]
+fn systemd_keeps_the_cgroups_of_a_container_and_of_a_pod() {
+    let podman = Podman::with_systemd();
+    podman
+        .podman([
+            "run",
+            "--detach",
+            "--name=web",
+            "--network=none",
+            "--memory=100m",
+            "--cpus=0.5",
+        ])
+        .args([IMAGE, "sleep", "100000"])
+        .output()
+        .with_code(0);
+    let scope = format!("libpod-{}.scope", format(&podman, "web", "{{.Id}}"));
+    let show = |property: &str| {
+        podman
+            .systemd()
+            .systemctl(&["show", &scope, "--value", "--property", property])
+    };
+    assert_eq!(show("ActiveState"), "active\n");
+    assert_eq!(show("ControlGroup"), format!("/machine.slice/{scope}\n"));
+    assert_eq!(show("CPUQuotaPerSecUSec"), "500ms\n");
+    let limit = ["exec", "web", "cat", "/sys/fs/cgroup/memory.max"];
+    assert_eq!(podman.podman(limit).output().success(), "104857600\n");
+    assert!(tasks(&podman, "web") > 0);
+    podman
+        .podman(["rm", "--force", "--time=0", "web"])
+        .output()
+        .with_code(0);
+
+    podman
+        .podman(["pod", "create", "--name=pair", "--network=none"])
+        .output()
+        .with_code(0);
+    let member = ["run", "--rm", "--pod=pair", IMAGE, "hostname"];
+    assert_eq!(podman.podman(member).output().success(), "pair\n");
     podman
         .podman(["pod", "rm", "--force", "--time=0", "pair"])
         .output()

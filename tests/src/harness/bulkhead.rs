@@ -67,11 +67,14 @@ impl Invocation {
         Self { command }
     }
 
-    /// Runs it where `systemd` is process 1.
+    /// Runs it where `systemd` is process 1, with the variables that it has been given. It is to be waited for: what is
+    /// dropped while it runs leaves its process behind.
     #[must_use]
     pub fn in_host_of(self, systemd: &Systemd) -> Self {
         let mut command = systemd.command();
+        let variables = self.command.get_envs();
         command
+            .envs(variables.filter_map(|(name, value)| Some((name, value?))))
             .arg(self.command.get_program())
             .args(self.command.get_args());
         Self { command }

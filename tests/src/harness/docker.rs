@@ -5,12 +5,12 @@ use std::fs;
 use std::process::Command;
 use std::thread;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use serde_json::json;
 
 use super::bulkhead::{Invocation, Running};
-use super::leaks::entries;
-use super::{Host, daemon, engine_runtime, image, seclusion};
+use super::engine::{EngineHost, Parents};
+use super::{Host, Systemd, daemon, image, processes};
 
 /// The image that every [`Docker`] has.
 pub const IMAGE: &str = "busybox";
@@ -26,9 +26,9 @@ const CLIENT: &str = "/usr/bin/docker";
 /// A docker daemon of the test's own, secluded from the machine's. Dropping it removes its containers, ends it, and
 /// fails the test if anything is left of them.
 pub struct Docker {
-    /// In the order in which they are ended.
-    daemons: Vec<Running>,
-    host: Host,
+    /// With their names, in the order in which they are ended.
+    daemons: Vec<(&'static str, Running)>,
+    engine: EngineHost,
 }
 
 impl Docker {
@@ -39,22 +39,35 @@ impl Docker {
     #[must_use]
     #[expect(clippy::new_without_default, reason = "it waits and takes a lock")]
     pub fn new() -> Self {
-        let host = Host::new();
-        let storage = host.folder().join("storage");
-        seclusion::seclude(&storage);
+        Self::on(EngineHost::with_cgroupfs())
+    }
+
+    /// Starts one that has a systemd make the cgroups.
+    ///
+    /// # Panics
+    /// docker or systemd does not start.
+    #[must_use]
+    pub fn with_systemd() -> Self {
+        Self::on(EngineHost::with_systemd())
+    }
+
+    fn on(engine: EngineHost) -> Self {
+        let storage = engine.storage();
         let settings = json!({
             "data-root": storage,
             "exec-root": "/run/docker",
             "pidfile": "/run/docker.pid",
             "hosts": ["unix:///run/docker.sock"],
             "containerd": CONTAINERD,
-            "exec-opts": ["native.cgroupdriver=cgroupfs"],
-            "runtimes": {"bulkhead": {"path": engine_runtime(&host)}},
+            "exec-opts": [format!("native.cgroupdriver={}", engine.cgroup_driver())],
+            "runtimes": {"bulkhead": {"path": engine.runtime()}},
             "default-runtime": "bulkhead",
         });
-        let settings = host.file("daemon.json", settings.to_string());
+        let settings = engine.host().file("daemon.json", settings.to_string());
         // Docker would give a containerd of its own 15 seconds to start.
-        let containerd = daemon::start(
+        let place = |command| engine.invocation(command);
+        let containerd = daemon::start_on(
+            place,
             "containerd",
             [
                 "--address".as_ref(),
@@ -66,16 +79,17 @@ impl Docker {
             ],
             "containerd successfully booted",
         );
-        let dockerd = daemon::start(
+        let dockerd = daemon::start_on(
+            place,
             "dockerd",
             ["--config-file".as_ref(), settings.as_os_str()],
             "API listen on",
         );
         let docker = Self {
-            daemons: vec![dockerd, containerd],
-            host,
+            daemons: vec![("dockerd", dockerd), ("containerd", containerd)],
+            engine,
         };
-        let archive = image::archive(docker.host.folder());
+        let archive = image::archive(docker.host().folder());
         docker
             .docker(["import"])
             .arg(archive)
@@ -90,25 +104,25 @@ impl Docker {
     pub fn docker<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Invocation {
         let mut command = Command::new(CLIENT);
         command
-            .env("DOCKER_CONFIG", self.host.folder())
+            .env("DOCKER_CONFIG", self.host().folder())
             .env("DOCKER_HOST", "unix:///run/docker.sock")
             .args(args);
-        Invocation::new(command)
+        self.engine.invocation(command)
     }
 
-    /// What is still there although no container is.
-    fn leftovers() -> Vec<String> {
-        let state = entries(STATE);
-        let cgroups = entries(CGROUPS).into_iter().filter(|path| path.is_dir());
-        let interfaces = seclusion::interfaces()
-            .into_iter()
-            .filter(|name| !["lo", "docker0"].contains(&name.as_str()));
-        state
-            .into_iter()
-            .chain(cgroups)
-            .map(|path| path.display().to_string())
-            .chain(interfaces.map(|name| format!("network interface {name}")))
-            .collect()
+    /// The host it is on.
+    #[must_use]
+    pub fn host(&self) -> &Host {
+        self.engine.host()
+    }
+
+    /// The systemd that makes the cgroups.
+    ///
+    /// # Panics
+    /// There is none.
+    #[must_use]
+    pub fn systemd(&self) -> &Systemd {
+        self.engine.systemd()
     }
 }
 
@@ -118,9 +132,19 @@ impl Drop for Docker {
             // Whatever this leaves, the host names and removes.
             return;
         }
-        let left = Self::leftovers();
-        for daemon in self.daemons.drain(..) {
-            daemon.signal(Signal::SIGTERM);
+        let cgroups = Parents {
+            folder: CGROUPS,
+            slice: "system.slice",
+            may_stay: |path| path.extension().is_some_and(|kind| kind == "service"),
+        };
+        let left = self.engine.leftovers(STATE, cgroups, &["docker0"]);
+        for (name, daemon) in self.daemons.drain(..) {
+            // What was started may have gone to where systemd is, and wait there for the daemon.
+            let pid = match processes::name(daemon.pid()) {
+                Some(own) if own == name => daemon.pid(),
+                _ => processes::descendant_named(daemon.pid(), name),
+            };
+            kill(pid, Signal::SIGTERM).expect("it runs");
             daemon.wait().with_code(0);
         }
         // Docker's own, and empty by now.

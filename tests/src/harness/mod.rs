@@ -13,6 +13,7 @@ mod containerd;
 mod daemon;
 mod descriptor;
 mod docker;
+mod engine;
 mod host;
 mod image;
 mod leaks;

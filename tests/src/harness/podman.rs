@@ -2,13 +2,13 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
 
 use super::bulkhead::Invocation;
-use super::leaks::entries;
-use super::{Host, engine_runtime, image, seclusion};
+use super::engine::{EngineHost, Parents};
+use super::{Host, Systemd, image};
 
 /// The image that every [`Podman`] has.
 pub const IMAGE: &str = "localhost/busybox";
@@ -26,7 +26,7 @@ const LOCKS: &str = "/dev/shm/libpod_lock";
 /// A podman of the test's own, secluded from the machine's. Dropping it removes its containers and fails the test if
 /// anything is left of them.
 pub struct Podman {
-    host: Host,
+    engine: EngineHost,
 }
 
 impl Podman {
@@ -37,9 +37,20 @@ impl Podman {
     #[must_use]
     #[expect(clippy::new_without_default, reason = "it waits and takes a lock")]
     pub fn new() -> Self {
-        let host = Host::new();
-        let storage = host.folder().join("storage");
-        seclusion::seclude(&storage);
+        Self::on(EngineHost::with_cgroupfs())
+    }
+
+    /// Makes one that has a systemd make the cgroups.
+    ///
+    /// # Panics
+    /// podman or systemd does not work.
+    #[must_use]
+    pub fn with_systemd() -> Self {
+        Self::on(EngineHost::with_systemd())
+    }
+
+    fn on(engine: EngineHost) -> Self {
+        let (host, storage) = (engine.host(), engine.storage());
         host.file(
             "storage.conf",
             format!(
@@ -53,7 +64,7 @@ impl Podman {
                 "[containers]
 log_driver = \"k8s-file\"
 [engine]
-cgroup_manager = \"cgroupfs\"
+cgroup_manager = \"{}\"
 events_logger = \"file\"
 runtime = \"bulkhead\"
 [engine.runtimes]
@@ -62,12 +73,13 @@ bulkhead = [\"{}\"]
 network_backend = \"netavark\"
 network_config_dir = \"{}\"
 ",
-                engine_runtime(&host).display(),
+                engine.cgroup_driver(),
+                engine.runtime().display(),
                 storage.join("networks").display()
             ),
         );
-        let podman = Self { host };
-        let archive = image::archive(podman.host.folder());
+        let podman = Self { engine };
+        let archive = image::archive(podman.host().folder());
         podman
             .podman(["import", "--quiet"])
             .arg(archive)
@@ -92,41 +104,34 @@ network_config_dir = \"{}\"
     /// The program that podman runs containers with.
     #[must_use]
     pub fn runtime(&self) -> PathBuf {
-        engine_runtime(&self.host)
+        self.engine.runtime()
     }
 
     /// The host it is on.
     #[must_use]
     pub fn host(&self) -> &Host {
-        &self.host
+        self.engine.host()
+    }
+
+    /// The systemd that makes the cgroups.
+    ///
+    /// # Panics
+    /// There is none.
+    #[must_use]
+    pub fn systemd(&self) -> &Systemd {
+        self.engine.systemd()
     }
 
     fn program<A: AsRef<OsStr>>(&self, name: &str, args: impl IntoIterator<Item = A>) -> Invocation {
         let mut command = Command::new(name);
         command
-            .env("CONTAINERS_CONF", self.host.folder().join("containers.conf"))
-            .env("CONTAINERS_STORAGE_CONF", self.host.folder().join("storage.conf"))
-            .args(args);
-        Invocation::new(command)
-    }
-
-    /// What is still there although no container is.
-    fn leftovers(&self) -> Vec<String> {
-        let state = entries(STATE);
-        let cgroups = entries(CGROUPS)
-            .into_iter()
-            .filter(|path| path.is_dir() && path != Path::new(CONMON_CGROUP));
-        state
-            .into_iter()
-            .chain(cgroups)
-            .map(|path| path.display().to_string())
-            .chain(
-                seclusion::interfaces()
-                    .into_iter()
-                    .filter(|name| name != "lo")
-                    .map(|name| format!("network interface {name}")),
+            .env("CONTAINERS_CONF", self.host().folder().join("containers.conf"))
+            .env(
+                "CONTAINERS_STORAGE_CONF",
+                self.host().folder().join("storage.conf"),
             )
-            .collect()
+            .args(args);
+        self.engine.invocation(command)
     }
 }
 
@@ -143,7 +148,13 @@ impl Drop for Podman {
         self.podman(["rm", "--force", "--all", "--time=0"])
             .output()
             .with_code(0);
-        let left = self.leftovers();
+        let cgroups = Parents {
+            folder: CGROUPS,
+            slice: "machine.slice",
+            // Those of the processes that hold containers' stdio go on their own.
+            may_stay: |path| path.to_string_lossy().contains("conmon"),
+        };
+        let left = self.engine.leftovers(STATE, cgroups, &[]);
         for own in [CONMON_CGROUP, CGROUPS, PROBE_CGROUP] {
             // The last conmon may not have ended yet; then the host waits for it and removes them.
             let _ = fs::remove_dir(own);

@@ -103,6 +103,13 @@ impl Systemd {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
+    /// A file of its host, as seen from outside.
+    #[must_use]
+    pub fn file(&self, path: impl AsRef<Path>) -> PathBuf {
+        let path = path.as_ref();
+        processes::file(self.pid, "root").join(path.strip_prefix("/").unwrap_or(path))
+    }
+
     /// The folder of a cgroup of its, as seen from outside.
     #[must_use]
     pub fn cgroup(&self, path: &str) -> PathBuf {

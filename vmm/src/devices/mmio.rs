@@ -100,11 +100,7 @@ mod tests {
 
         let event_loop = EventLoop::new().unwrap();
         let wiring = Wiring {
-            memory: memory::allocate(
-                &[(GuestAddress(0), 1 << 20)],
-                crate::config::MemoryBacking::default(),
-            )
-            .unwrap(),
+            memory: memory::allocate(&[(GuestAddress(0), 1 << 20)]).unwrap(),
             line: EventFd::new(0).unwrap(),
             kicks: vec![EventFd::new(0).unwrap()],
         };

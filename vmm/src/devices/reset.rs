@@ -74,11 +74,7 @@ mod tests {
     const PULSE_RESET: u8 = 0xfe;
 
     fn outcome(flag: u16, printed: &str) -> Option<Outcome> {
-        let memory = memory::allocate(
-            &[(GuestAddress(0), 1 << 20)],
-            crate::config::MemoryBacking::default(),
-        )
-        .unwrap();
+        let memory = memory::allocate(&[(GuestAddress(0), 1 << 20)]).unwrap();
         memory.write_obj(flag, RESET_FLAG).unwrap();
         let console = Console::default();
         ConsoleWriter::new(console.clone(), None)

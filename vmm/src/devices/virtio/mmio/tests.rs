@@ -75,11 +75,7 @@ impl Bench {
             fails: Arc::clone(&fails),
         };
         let wiring = Wiring {
-            memory: memory::allocate(
-                &[(GuestAddress(0), MEMORY_SIZE)],
-                crate::config::MemoryBacking::default(),
-            )
-            .unwrap(),
+            memory: memory::allocate(&[(GuestAddress(0), MEMORY_SIZE)]).unwrap(),
             line: line.try_clone().unwrap(),
             kicks: SIZES
                 .iter()
