@@ -482,3 +482,50 @@ fn systemd_keeps_the_cgroups_of_a_container_and_of_a_pod() {
         .output()
         .with_code(0);
 }
+
+/// A pod as Kubernetes describes it, of two containers that see the same folder.
+const MANIFEST: &str = "
+apiVersion: v1
+kind: Pod
+metadata:
+  name: played
+spec:
+  hostname: played
+  volumes: [{name: shared, emptyDir: {}}]
+  containers:
+  - name: writer
+    image: localhost/busybox
+    imagePullPolicy: Never
+    command: [sh, -c, 'hostname > /shared/name; exec sleep 100000']
+    volumeMounts: [{name: shared, mountPath: /shared}]
+    resources: {limits: {memory: 64Mi}}
+  - name: reader
+    image: localhost/busybox
+    imagePullPolicy: Never
+    command: [sleep, '100000']
+    volumeMounts: [{name: shared, mountPath: /shared}]
+";
+
+#[test]
+fn a_pod_of_kubernetes_is_played() {
+    let podman = Podman::with_systemd();
+    let manifest = podman.host().file("pod.yaml", MANIFEST);
+    let play = |options: &[&str]| podman.podman(["kube", "play"]).args(options).arg(&manifest);
+    play(&["--network=none"]).output().with_code(0);
+    let exec = |container: &str, script: &str| {
+        let exec = podman.podman(["exec", container, "sh", "-c", script]);
+        exec.output().success()
+    };
+    let shared = "until [ -s /shared/name ]; do sleep 0.1; done; cat /shared/name";
+    assert_eq!(exec("played-reader", shared), "played\n");
+    let limit = "cat /sys/fs/cgroup/memory.max";
+    assert_eq!(exec("played-writer", limit), "67108864\n");
+    let boot = format!("cat {BOOT}");
+    assert_eq!(
+        exec("played-reader", &boot),
+        exec("played-writer", &boot),
+        "one machine"
+    );
+    play(&["--down"]).output().with_code(0);
+    assert_eq!(podman.podman(["ps", "--all", "--quiet"]).output().success(), "");
+}
