@@ -124,6 +124,24 @@ fn what_may_only_be_read_is_not_written_to() {
     assert!(fs::read(&disk.0).unwrap().iter().all(|byte| *byte == 0));
 }
 
+/// An engine lists all that the host has.
+#[test]
+fn a_privileged_container_has_only_those_that_it_mounts() {
+    let host = Host::new();
+    let (listed, bound) = (Loop::new(&host, "listed"), Loop::new(&host, "bound"));
+    let bundle = host.bundle(|config| {
+        let script = "ls /sys/block | grep -c vd; find /dev -type b
+            printf 'by a bind' | dd of=/mnt/bound conv=notrunc 2>/dev/null";
+        config["process"]["args"] = json!(["sh", "-c", script]);
+        config["linux"]["devices"] = json!([listed.node("/dev/listed"), bound.node("/dev/bound")]);
+        config["linux"]["resources"] = json!({"devices": [{"allow": true, "access": "rwm"}]});
+        let mounts = config["mounts"].as_array_mut().unwrap();
+        mounts.push(json!({"destination": "/mnt/bound", "source": bound.0, "options": ["bind"]}));
+    });
+    assert_eq!(host.run(&bundle).output().success(), "1\n");
+    assert!(fs::read(&bound.0).unwrap().starts_with(b"by a bind"));
+}
+
 #[test]
 fn devices_that_are_not_there() {
     let host = Host::new();
