@@ -24,7 +24,10 @@ mod rootfs;
 mod seclusion;
 mod systemd;
 
-pub use artifacts::{NotBuilt, check as check_artifacts, initramfs, kernel, make_root_image, program, vmm};
+pub use artifacts::{
+    NotBuilt, bulkhead as bulkhead_binary, check as check_artifacts, initramfs, kernel, make_root_image,
+    program, vmm,
+};
 pub use bulkhead::{Invocation, Output, Running};
 pub use bundle::{Bundle, default_config};
 pub use console::{ConsoleSocket, ReceivedTerminal};
