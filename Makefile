@@ -58,6 +58,7 @@ bench: product testbed ## Measure start-up and memory beside QEMU, runc and crun
 
 install: product ## Install to $(DESTDIR)$(PREFIX), by default /usr
 	install -D -t $(DESTDIR)$(PREFIX)/bin $(release)/bulkhead
+	ln -sf bulkhead $(DESTDIR)$(PREFIX)/bin/containerd-shim-bulkhead-v2
 	install -D -t $(DESTDIR)$(PREFIX)/libexec/bulkhead $(release)/bulkhead-vmm
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/bulkhead $(guest)/vmlinux $(guest)/initramfs.cpio
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1

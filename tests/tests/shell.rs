@@ -262,6 +262,7 @@ fn what_make_installs_is_whole_and_runs() {
     let installed = |path: &str| root.join("usr").join(path);
     for (path, mode) in [
         ("bin/bulkhead", 0o755),
+        ("bin/containerd-shim-bulkhead-v2", 0o755),
         ("libexec/bulkhead/bulkhead-vmm", 0o755),
         ("share/bulkhead/vmlinux", 0o644),
         ("share/bulkhead/initramfs.cpio", 0o644),
