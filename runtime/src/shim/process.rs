@@ -102,7 +102,12 @@ impl Process {
 
     /// Keeps what the shim holds of its streams.
     pub fn keep(&self, rest: Rest) {
-        *lock(&self.rest) = rest;
+        let mut kept = lock(&self.rest);
+        let is_over = kept.input_is_over;
+        *kept = rest;
+        if is_over {
+            kept.input = None;
+        }
     }
 
     /// Waits for its end.
@@ -119,7 +124,9 @@ impl Process {
 
     /// Lets its input end when everybody else who could write it has.
     pub fn close_input(&self) {
-        lock(&self.rest).input = None;
+        let mut rest = lock(&self.rest);
+        rest.input = None;
+        rest.input_is_over = true;
     }
 
     /// Waits until the programs that read its output have taken everything.
@@ -144,5 +151,23 @@ impl Process {
                 status: progress.word(),
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    #[test]
+    fn input_that_is_over_before_it_is_opened_ends() {
+        let process = Process::new(StreamNames::default(), Progress::Added, Rest::default());
+        process.close_input();
+        process.keep(Rest {
+            input: Some(File::open("/dev/null").expect("a file").into()),
+            ..Rest::default()
+        });
+        assert!(lock(&process.rest).input.is_none());
     }
 }

@@ -33,6 +33,8 @@ pub struct Streams {
 pub struct Rest {
     /// Keeps the input from its end, though containerd goes and comes.
     pub input: Option<OwnedFd>,
+    /// Nothing more comes from containerd, which may be known before the input has been opened.
+    pub input_is_over: bool,
     /// The programs that read the output.
     pub loggers: Vec<Logger>,
 }
