@@ -8,6 +8,7 @@
 pub mod cache;
 pub mod channel;
 pub mod client;
+mod counter;
 mod error;
 pub(crate) mod initramfs;
 pub mod kernel;

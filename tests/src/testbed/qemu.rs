@@ -11,17 +11,18 @@ use std::process::{Command, Stdio};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde_json::{Value, json};
 
-use super::Error;
 use super::log::Log;
 use super::process::Process;
 use super::qmp::Monitor;
+use super::{Error, counter};
 
 /// One emulated CPU and one thread: with two, L1's kernel patching its own code races with TCG's translation and
 /// panics now and then, and guests in L1 with two CPUs may spin for ever.
 const CPU: [&str; 6] = ["-accel", "tcg,thread=single", "-smp", "1", "-cpu", "max"];
 
-/// Words the kernel does not know would become arguments of init.
-const KERNEL_COMMAND_LINE: &str =
+/// Words the kernel does not know would become arguments of init. The frequency of the time stamp counter goes with them: the
+/// kernel would measure it, wrongly by far on a busy machine, and L1's clock would run as wrongly.
+pub const KERNEL_COMMAND_LINE: &str =
     "console=ttyS0 panic=-1 quiet loglevel=4 tsc=reliable no_timer_check mitigations=off nokaslr audit=0";
 
 /// What QEMU starts with.
@@ -125,7 +126,9 @@ impl Qemu {
             .arg(machine.kernel)
             .arg("-initrd")
             .arg(machine.initramfs);
-        command.args(["-append", KERNEL_COMMAND_LINE]);
+        let frequency = counter::frequency_khz();
+        command.arg("-append");
+        command.arg(format!("{KERNEL_COMMAND_LINE} tsc_early_khz={frequency}"));
         if machine.incoming {
             command.args(["-incoming", "defer"]);
         }

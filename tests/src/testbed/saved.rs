@@ -1,4 +1,4 @@
-//! L1's saved state: booted once per (kernel, pid 1, QEMU, memory size), kept in the cache.
+//! L1's saved state: booted once per (kernel, command line, pid 1, QEMU, memory size), kept in the cache.
 
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -14,7 +14,7 @@ use nix::unistd::{Whence, lseek};
 use serde_json::json;
 
 use super::kernel::Kernel;
-use super::qemu::{Direction, Machine, Qemu};
+use super::qemu::{Direction, KERNEL_COMMAND_LINE, Machine, Qemu};
 use super::{Error, cache, initramfs, tool};
 use crate::l1::boot::SAVE_POINT;
 
@@ -119,6 +119,7 @@ fn key(init: &Path, kernel: &Kernel, memory_mib: u32) -> Result<String, Error> {
     kernel.release.hash(&mut hash);
     kernel.module_files()?.hash(&mut hash);
     memory_mib.hash(&mut hash);
+    KERNEL_COMMAND_LINE.hash(&mut hash);
     tool::output(Command::new("qemu-system-x86_64").arg("--version"))?.hash(&mut hash);
     Ok(format!("{:016x}", hash.finish()))
 }
