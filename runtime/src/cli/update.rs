@@ -110,7 +110,7 @@ impl Update {
         if !linux["resources"].is_object() {
             return Err(Error::Resources("is no object".to_owned()));
         }
-        if let Some(resources) = changed_limits(linux)? {
+        if let Some(resources) = changed_limits(&linux)? {
             ask(&folder, &Request::Update { resources })?;
         }
         Ok(ExitCode::SUCCESS)

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{
     BindSource, Disks, FieldError, GuestPaths, SharedMemory, Spec, Volume,
-    devices::check_devices,
+    devices::{check_devices, leave_out_devices_of_the_host},
     pod::check_pod,
     process::check_words,
     refuse_unsupported,
@@ -26,7 +26,7 @@ const MAX_LENGTH: u64 = 3 << 20;
 pub struct Bundle {
     /// The bundle's folder, absolute and free of symbolic links.
     pub folder: PathBuf,
-    /// `config.json` as it was written, less its nulls.
+    /// `config.json` as it was written, less its nulls and a privileged container's devices of the host.
     pub document: Value,
     /// What the host's side acts upon.
     pub spec: Spec,
@@ -130,12 +130,13 @@ impl Bundle {
         Self::check(folder, document).map_err(|source| BundleError::Field { file, source })
     }
 
-    fn check(folder: PathBuf, document: Value) -> Result<Self, FieldError> {
-        let spec = Spec::view(&document)?;
+    fn check(folder: PathBuf, mut document: Value) -> Result<Self, FieldError> {
+        let mut spec = Spec::view(&document)?;
+        leave_out_devices_of_the_host(&mut spec, &mut document);
         let (root, mut binds) = validate(&spec, &folder)?;
         refuse_unsupported(&document)?;
         check_words(&document["process"])?;
-        check_devices(&document)?;
+        check_devices(&spec.linux.devices)?;
         check_pod(&spec)?;
         let rootfs = resolve(&folder, &root.path);
         let shared_memory = SharedMemory::take(&mut binds, &spec.mounts);

@@ -28,7 +28,7 @@ pub use pod::{FAMILIES, MEMBER, sandbox_of};
 pub use refuse::{changed_limits, is_refused, refusals, refuse_unsupported};
 pub use shared_memory::SharedMemory;
 pub use spec::{
-    BlockIo, ConsoleSize, CpuLimits, DeviceRate, DeviceWeight, Linux, MemoryLimits, Mount, Namespace,
+    BlockIo, ConsoleSize, CpuLimits, Device, DeviceRate, DeviceWeight, Linux, MemoryLimits, Mount, Namespace,
     Process, Resources, Root, Spec,
 };
 pub use validate::{BindSource, validate};

@@ -30,7 +30,7 @@ pub fn refuse_unsupported(document: &Value) -> Result<(), FieldError> {
 ///
 /// # Errors
 /// As [`refuse_unsupported`].
-pub fn changed_limits(linux: Value) -> Result<Option<Value>, FieldError> {
+pub fn changed_limits(linux: &Value) -> Result<Option<Value>, FieldError> {
     let mut document = json!({"linux": linux});
     refuse_unsupported(&document)?;
     let mut resources = document["linux"]["resources"].take();

@@ -263,19 +263,35 @@ pub struct DeviceRule {
     pub access: String,
 }
 
+impl DeviceRule {
+    /// Whether it is for all devices, whatever numbers and access it has besides.
+    fn is_for_all(&self) -> bool {
+        matches!(self.kind.as_str(), "" | "a")
+    }
+}
+
 impl Resources {
+    /// Whether every device may be used, but for those that a later rule denies: no rule before the last one for all devices
+    /// counts.
+    pub fn allow_every_device(&self) -> bool {
+        let for_all = |rule: &&DeviceRule| rule.is_for_all();
+        self.devices
+            .iter()
+            .rev()
+            .find(for_all)
+            .is_some_and(|rule| rule.allow)
+    }
+
     /// Whether a block device may be written to.
     pub fn may_write_block(&self, (major, minor): (u32, u32)) -> bool {
         let is =
             |rule: Option<i64>, number: u32| rule.is_none_or(|rule| rule == -1 || rule == i64::from(number));
-        let applies = |rule: &&DeviceRule| match rule.kind.as_str() {
-            "" | "a" => true,
-            "b" => {
-                is(rule.major, major)
+        let applies = |rule: &&DeviceRule| {
+            rule.is_for_all()
+                || (rule.kind == "b"
+                    && is(rule.major, major)
                     && is(rule.minor, minor)
-                    && (rule.access.is_empty() || rule.access.contains('w'))
-            }
-            _ => false,
+                    && (rule.access.is_empty() || rule.access.contains('w')))
         };
         self.devices
             .iter()

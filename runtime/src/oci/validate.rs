@@ -169,6 +169,12 @@ fn check_namespace_types(namespaces: &[Namespace]) -> Result<(), FieldError> {
     Ok(())
 }
 
+/// Network namespaces that cannot be joined: all their traffic would be the guest's.
+const HOST_NETWORKS: [(&str, &str); 2] = [
+    ("/proc/1/ns/net", "the host's own network namespace"),
+    ("/proc/self/ns/net", "the network namespace of who runs bulkhead"),
+];
+
 /// A network of the host can be joined, but not the host's own.
 fn check_namespace(namespace: &Namespace) -> Result<(), String> {
     let path = &namespace.path;
@@ -178,13 +184,13 @@ fn check_namespace(namespace: &Namespace) -> Result<(), String> {
     }
     let identity = |path: &str| fs::metadata(path).map(|file| (file.dev(), file.ino()));
     let joined = identity(path).map_err(|error| format!("{path}: {error}"))?;
-    if identity("/proc/1/ns/net").is_ok_and(|host| host == joined) {
-        return Err(format!(
-            "{path} is the host's own network namespace, which a virtual machine cannot share; give the container \
-             one of its own"
-        ));
+    let is_joined = |host: &&(&str, &str)| identity(host.0).is_ok_and(|host| host == joined);
+    match HOST_NETWORKS.iter().find(is_joined) {
+        None => Ok(()),
+        Some((_, whose)) => Err(format!(
+            "{path} is {whose}, which a virtual machine cannot share; give the container one of its own"
+        )),
     }
-    Ok(())
 }
 
 fn check_rootfs(root: &Root, bundle: &Path) -> Result<(), FieldError> {

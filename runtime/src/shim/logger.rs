@@ -77,8 +77,11 @@ impl Logger {
             let pid = i32::try_from(child.id()).unwrap_or(i32::MAX);
             let end = expecting.end_of(pid);
             let mut ready = pipe::Receiver::from_owned_fd(ready.into())?;
-            // A byte is as good as the end.
-            ready.read(&mut [0]).await?;
+            match ready.read_u8().await {
+                Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(error),
+                // A byte is as good as the end.
+                _ => {}
+            }
             Ok((Self { pid, end }, [output.into(), errors.into()]))
         };
         started.await.map_err(|source| LoggerError {
