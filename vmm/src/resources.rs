@@ -72,8 +72,6 @@ pub struct Devices {
     pub blocks: Vec<Block>,
     /// Whether there is an entropy device.
     pub rng: bool,
-    /// Whether there is a balloon device, by which the guest gives back free pages.
-    pub page_reporting: bool,
     /// How many slots are kept free for network devices.
     pub network_slots: u8,
 }
@@ -173,7 +171,6 @@ impl Resources {
                 filesystem: config.filesystem.map(|filesystem| filesystem.tag),
                 blocks,
                 rng: config.rng,
-                page_reporting: config.page_reporting,
                 network_slots: config.network_slots,
             },
             console: inherited

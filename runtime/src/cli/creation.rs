@@ -14,6 +14,7 @@ use crate::{
         Console, Creation, GivenStreams, Presence, StandardStreams, Standin, Terminal, hand_over,
         write_pid_file,
     },
+    logging,
     oci::Bundle,
     sandbox::Id,
 };
@@ -56,6 +57,7 @@ impl CreationOptions {
         if self.preserve_fds > 0 {
             return Err(Error::PreserveFds);
         }
+        logging::about(&self.id);
         let creation = Creation {
             id: Id::try_from(self.id.clone())?,
             driver: global.driver(),

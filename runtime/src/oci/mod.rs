@@ -24,7 +24,7 @@ pub use disks::{Disk, DiskMount, Disks, disk_folder};
 pub use further::{Changes, FurtherProcess, FurtherProcessError, UserChange};
 pub use guest::{GuestPaths, drop_host_resources, for_guest};
 pub use id_mapping::{IdMappings, IdRange};
-pub use pod::{FAMILIES, MEMBER, sandbox_of};
+pub use pod::{FAMILIES, MEMBER, is_pod, pod_annotations, sandbox_of};
 pub use refuse::{changed_limits, is_refused, refusals, refuse_unsupported};
 pub use shared_memory::SharedMemory;
 pub use spec::{

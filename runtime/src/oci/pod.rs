@@ -9,7 +9,7 @@ use super::{CpuLimits, FieldError, MemoryLimits, Namespace, Resources, Spec};
 
 /// By which annotations engines say what a container is, and of which sandbox: CRI's, and CRI-O's and podman's.
 pub const FAMILIES: [(&str, &str); 2] = [
-    (CONTAINER_TYPE, "io.kubernetes.cri.sandbox-id"),
+    (CONTAINER_TYPE, SANDBOX_ID),
     (
         "io.kubernetes.cri-o.ContainerType",
         "io.kubernetes.cri-o.SandboxID",
@@ -20,6 +20,7 @@ pub const FAMILIES: [(&str, &str); 2] = [
 pub const MEMBER: &str = "container";
 
 const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
+const SANDBOX_ID: &str = "io.kubernetes.cri.sandbox-id";
 
 /// What CRI says of the container that stands for a pod.
 const POD: &str = "sandbox";
@@ -38,9 +39,7 @@ const OF_THE_HOST: [(&str, &str); 3] = [
 impl Spec {
     /// Whether it describes a pod, and not a container with a program.
     pub fn is_pod(&self) -> bool {
-        self.annotations
-            .get(CONTAINER_TYPE)
-            .is_some_and(|kind| kind == POD)
+        is_pod(&self.annotations)
     }
 
     /// The limits by which the microVM is sized: the pod's, as far as they are known when it starts, or the container's.
@@ -64,6 +63,16 @@ impl Spec {
             ..Resources::default()
         })
     }
+}
+
+/// Whether that is what CRI's annotation says.
+pub fn is_pod(annotations: &BTreeMap<String, String>) -> bool {
+    annotations.get(CONTAINER_TYPE).is_some_and(|kind| kind == POD)
+}
+
+/// The annotations by which CRI says that a container stands for a pod.
+pub fn pod_annotations(id: &str) -> [(&'static str, &str); 2] {
+    [(CONTAINER_TYPE, POD), (SANDBOX_ID, id)]
 }
 
 fn number<T: FromStr>(annotations: &BTreeMap<String, String>, key: &str) -> Result<Option<T>, FieldError> {

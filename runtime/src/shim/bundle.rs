@@ -4,13 +4,13 @@ use std::{collections::BTreeMap, fs::File, io, path::Path};
 
 use serde::Deserialize;
 
-use crate::sandbox::Driver;
+use crate::{
+    oci::{MEMBER, is_pod, sandbox_of},
+    sandbox::Driver,
+};
 
-/// By which annotations containers are of one sandbox. The second is CRI's.
-const GROUPS: [&str; 2] = ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"];
-
-/// By which annotation CRI says what a container is.
-const KIND: &str = "io.kubernetes.cri.container-type";
+/// By which annotation containers that are in no pod are served by one shim.
+const GROUP: &str = "io.containerd.runc.v2.group";
 
 /// The longest `config.json` in bytes.
 const MAX_LENGTH: u64 = 16 << 20;
@@ -31,33 +31,33 @@ struct Linux {
 
 impl BundleConfig {
     /// Reads it.
+    /// Nothing is said where there is none: a sandbox that the shim
+    /// is to make itself has none yet.
     ///
     /// # Errors
-    /// It is not there, or no JSON.
+    /// It cannot be read, or is no JSON.
     pub fn load(bundle: &Path) -> io::Result<Self> {
-        let file = File::open(bundle.join("config.json"))?;
+        let file = match File::open(bundle.join("config.json")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            file => file?,
+        };
         Ok(serde_json::from_reader(io::Read::take(file, MAX_LENGTH))?)
     }
 
-    /// The sandbox that the container is to join, where it has one of its own not.
+    /// The sandbox of another container that this one is to join.
     pub fn joins(&self) -> Option<&str> {
-        match self.annotations.get(KIND).map(String::as_str) {
-            Some("container") => self.annotations.get(GROUPS[1]).map(String::as_str),
-            _ => None,
-        }
+        sandbox_of(&self.annotations, Some(MEMBER)).map(|(_, sandbox)| sandbox)
     }
 
     /// The name of the group of containers that one shim serves.
     pub fn group(&self) -> Option<&str> {
-        GROUPS
-            .iter()
-            .find_map(|group| self.annotations.get(*group))
-            .map(String::as_str)
+        let group = self.annotations.get(GROUP).map(String::as_str);
+        group.or_else(|| sandbox_of(&self.annotations, None).map(|(_, sandbox)| sandbox))
     }
 
     /// Whether the container only holds a sandbox for others.
-    pub fn is_sandbox(&self) -> bool {
-        self.annotations.get(KIND).is_some_and(|kind| kind == "sandbox")
+    pub fn is_pod(&self) -> bool {
+        is_pod(&self.annotations)
     }
 
     /// Who makes the cgroup: CRI names a scope of systemd by three words where the pod's cgroup is a slice.
@@ -94,7 +94,7 @@ mod tests {
             "io.kubernetes.cri.sandbox-id": "s1",
         }}));
         assert_eq!((sandbox.joins(), sandbox.group()), (None, Some("s1")));
-        assert!(sandbox.is_sandbox() && !member.is_sandbox());
+        assert!(sandbox.is_pod() && !member.is_pod());
         let alone = config(json!({}));
         assert_eq!((alone.joins(), alone.group()), (None, None));
     }

@@ -32,6 +32,8 @@ pub struct CommandLine {
     pub bundle: PathBuf,
     /// Where a shim that serves listens.
     pub socket: PathBuf,
+    /// The configuration file of the containers of a shim that serves, if not the usual one.
+    pub config: Option<PathBuf>,
     /// Log what is done, not only what goes wrong.
     pub debug: bool,
 }
@@ -69,6 +71,7 @@ impl CommandLine {
             address: String::new(),
             bundle: PathBuf::new(),
             socket: PathBuf::new(),
+            config: None,
             debug: false,
         };
         let mut arguments = arguments
@@ -105,6 +108,7 @@ impl CommandLine {
                 "v" | "version" => line.action = Action::Version,
                 "info" => line.action = Action::Info,
                 "socket" => line.socket = value()?.into(),
+                "config" => line.config = Some(value()?.into()),
                 // Events go over containerd's ttrpc socket.
                 "publish-binary" => drop(value()?),
                 _ => return Err(CommandLineError::Flag(argument)),

@@ -9,7 +9,7 @@
 //! - `tasks`, `task`, `process`: what there is
 //! - `standin`, `reaper`: the processes that stand in for it
 //! - `stream_names`, `streams`, `logger`: where output goes
-//! - `bundle`, `options`: what containerd says beside
+//! - `bundle`, `options`, `pod_config`: what containerd says beside
 //! - `rootfs`: the mounts below a container
 //! - `events`, `metrics`: what containerd is told
 
@@ -25,9 +25,11 @@ mod info;
 mod logger;
 mod metrics;
 mod options;
+mod pod_config;
 mod process;
 mod reaper;
 mod rootfs;
+mod sandbox_service;
 mod server;
 mod standin;
 mod start;

@@ -17,7 +17,7 @@ use ttrpc::r#async::{Server, transport::Listener};
 
 use super::{
     command_line::CommandLine, context::Context, descriptors, events::Publisher, reaper::Reaper, rootfs,
-    standin::Commands, task_service::TaskService, tasks::Tasks,
+    sandbox_service::SandboxService, standin::Commands, task_service::TaskService, tasks::Tasks,
 };
 use crate::logging::{self, Format};
 
@@ -44,6 +44,7 @@ pub fn execute(line: &CommandLine) -> anyhow::Result<()> {
     let bundle = std::env::current_dir().context("the bundle")?;
     let log = Some(bundle.join("log")).filter(|log| is_pipe(log));
     if log.is_some() {
+        logging::about(&line.id);
         logging::set_up(log.as_deref(), Format::Text, line.debug).context("the log")?;
     }
     rootfs::leave_mount_namespace().context("make a mount namespace")?;
@@ -76,22 +77,28 @@ async fn serve(
             root: root(&line.namespace),
             log,
             debug: line.debug,
-            config: None,
+            config: line.config.clone(),
             reaper: Arc::clone(&reaper),
         },
         reaper,
         events: Publisher::start(events_socket(line), &line.namespace),
     });
     let shutdown = Arc::new(Notify::new());
+    let tasks = Arc::new(Tasks::new(Arc::clone(&context)));
     let service = TaskService {
-        tasks: Arc::new(Tasks::new(Arc::clone(&context))),
+        tasks: Arc::clone(&tasks),
+        shutdown: Arc::clone(&shutdown),
+    };
+    let sandbox_service = SandboxService {
+        tasks,
         shutdown: Arc::clone(&shutdown),
     };
     listener.set_nonblocking(true).context("the shim's socket")?;
     let listener = tokio::net::UnixListener::from_std(listener).context("the shim's socket")?;
     let mut server = Server::new()
         .add_listener(Listener::from(listener))
-        .register_service(service.under_both_names());
+        .register_service(service.under_both_names())
+        .register_service(sandbox_service.under_its_name());
     server.start().await.context("serve")?;
     shutdown.notified().await;
     // A containerd that does not take them any more does not miss them.

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use containerd_shim_protos::bootstrap_api::BootstrapParams;
-use protobuf::Message;
+use protobuf::{Message, well_known_types::any::Any};
 use serde_json::json;
 
 use super::{
@@ -18,6 +18,7 @@ use super::{
     bundle::BundleConfig,
     command_line::CommandLine,
     descriptors,
+    options::Options,
 };
 
 /// The version of the task service that today's containerd has.
@@ -33,10 +34,8 @@ const MAX_MESSAGE: u64 = 1 << 20;
 pub fn execute(line: &CommandLine) -> anyhow::Result<()> {
     let bundle = std::env::current_dir().context("the bundle")?;
     let config = BundleConfig::load(&bundle).context("read config.json")?;
-    let params = params(line).context("read standard input")?;
-    let folder = params.as_ref().and_then(|params| params.socket_dir.as_deref());
-    let folder = folder.filter(|folder| !folder.is_empty()).unwrap_or(FOLDER);
-    let address = Address::of(Path::new(folder), line, config.group().unwrap_or(&line.id));
+    let input = Input::read(line).context("read standard input")?;
+    let address = Address::of(input.socket_folder(), line, config.group().unwrap_or(&line.id));
     if let Some(sandbox) = config.joins() {
         if !address.is_served() {
             bail!(
@@ -45,38 +44,73 @@ pub fn execute(line: &CommandLine) -> anyhow::Result<()> {
             );
         }
     } else if let Some(listener) = address.listen().context("make the shim's socket")? {
-        serve(line, &address, listener.into()).inspect_err(|_| drop(address.remove()))?;
+        serve(line, &address, &input.options, listener.into()).inspect_err(|_| drop(address.remove()))?;
     }
     address
         .write(&bundle)
         .context("write the address into the bundle")?;
-    print!("{}", reply(&address, version(params.is_some())));
+    print!("{}", reply(&address, input.version()));
     Ok(())
 }
 
-/// What containerd 2.3 and later say on standard input; before, it is the runtime's options or nothing.
-fn params(line: &CommandLine) -> anyhow::Result<Option<BootstrapParams>> {
-    let stdin = std::io::stdin();
-    if stdin.is_terminal() {
-        return Ok(None);
-    }
-    let mut message = Vec::new();
-    stdin.take(MAX_MESSAGE).read_to_end(&mut message)?;
-    let params = BootstrapParams::parse_from_bytes(&message).ok();
-    Ok(params.filter(|params| params.instance_id == line.id && params.namespace == line.namespace))
+/// What containerd says on standard input.
+#[derive(Default)]
+struct Input {
+    /// Since version 2.3.
+    params: Option<BootstrapParams>,
+    /// The runtime's.
+    options: Options,
 }
 
-/// The version of the answer; none: the address alone, as containerd before 1.7 reads it.
-fn version(has_params: bool) -> Option<u32> {
-    if has_params {
-        return Some(NEWEST);
+impl Input {
+    fn read(line: &CommandLine) -> anyhow::Result<Self> {
+        let stdin = std::io::stdin();
+        if stdin.is_terminal() {
+            return Ok(Self::default());
+        }
+        let mut message = Vec::new();
+        stdin.take(MAX_MESSAGE).read_to_end(&mut message)?;
+        let params = BootstrapParams::parse_from_bytes(&message).ok();
+        // Before, it was the options, or nothing; what they are, no message says.
+        let params =
+            params.filter(|params| params.instance_id == line.id && params.namespace == line.namespace);
+        let extensions = match &params {
+            Some(params) => params
+                .extensions
+                .iter()
+                .map(|extension| extension.value.get_or_default().clone())
+                .collect(),
+            None => vec![Any::parse_from_bytes(&message)?],
+        };
+        let mut options = Options::default();
+        for extension in &extensions {
+            let read = Options::read(extension)?;
+            options.config = read.config.or(options.config);
+        }
+        Ok(Self { params, options })
     }
-    let limit = std::env::var("MAX_SHIM_VERSION").ok()?.parse::<u32>().ok()?;
-    (limit >= 2).then_some(limit.min(NEWEST))
+
+    /// The folder for sockets.
+    fn socket_folder(&self) -> &Path {
+        let folder = self
+            .params
+            .as_ref()
+            .and_then(|params| params.socket_dir.as_deref());
+        Path::new(folder.filter(|folder| !folder.is_empty()).unwrap_or(FOLDER))
+    }
+
+    /// The version of the answer; none: the address alone, as containerd before 1.7 reads it.
+    fn version(&self) -> Option<u32> {
+        if self.params.is_some() {
+            return Some(NEWEST);
+        }
+        let limit = std::env::var("MAX_SHIM_VERSION").ok()?.parse::<u32>().ok()?;
+        (limit >= 2).then_some(limit.min(NEWEST))
+    }
 }
 
 /// Starts a process that serves on `listener`.
-fn serve(line: &CommandLine, address: &Address, listener: OwnedFd) -> anyhow::Result<()> {
+fn serve(line: &CommandLine, address: &Address, options: &Options, listener: OwnedFd) -> anyhow::Result<()> {
     let mut command = Command::new("/proc/self/exe");
     command
         .arg0(NAME)
@@ -95,6 +129,9 @@ fn serve(line: &CommandLine, address: &Address, listener: OwnedFd) -> anyhow::Re
         .stderr(Stdio::null());
     if line.debug {
         command.arg("-debug");
+    }
+    if let Some(config) = &options.config {
+        command.arg("-config").arg(config);
     }
     descriptors::give(&mut command, [listener]).context("start the shim")?;
     command.spawn().context("start the shim")?;

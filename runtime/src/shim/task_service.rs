@@ -22,7 +22,7 @@ use ttrpc::r#async::TtrpcContext;
 use super::{
     error::Error,
     metrics::{self, timestamp},
-    task::exit_status,
+    task::{Announcement, exit_status},
     tasks::Tasks,
 };
 
@@ -58,7 +58,7 @@ impl TaskService {
 }
 
 /// Carries something out to its end, though nobody may wait for the answer any more.
-async fn whole<T: Send + 'static>(
+pub async fn whole<T: Send + 'static>(
     work: impl Future<Output = Result<T, Error>> + Send + 'static,
 ) -> ttrpc::Result<T> {
     match tokio::spawn(work).await {
@@ -99,7 +99,7 @@ impl Service for TaskService {
         request: CreateTaskRequest,
     ) -> ttrpc::Result<CreateTaskResponse> {
         let tasks = Arc::clone(&self.tasks);
-        let task = whole(async move { tasks.create(request).await }).await?;
+        let task = whole(async move { tasks.create(request, Announcement::Containerd).await }).await?;
         Ok(CreateTaskResponse {
             pid: task.init.progress().pid(),
             ..CreateTaskResponse::default()
@@ -125,8 +125,7 @@ impl Service for TaskService {
         let task = tasks.get(&request.id)?;
         let (pid, end) = whole(async move {
             if request.exec_id.is_empty() {
-                let (pid, end) = task.delete().await?;
-                tasks.forget(&request.id);
+                let (pid, end) = tasks.delete(&task).await?;
                 Ok((pid, Some(end)))
             } else {
                 task.delete_further(&request.exec_id).await

@@ -7,7 +7,14 @@ use std::{
 
 use containerd_shim_protos::api::CreateTaskRequest;
 
-use super::{context::Context, error::Error, lock, process::Process, task::Task};
+use super::{
+    context::Context,
+    error::Error,
+    lock,
+    process::Process,
+    reaper::End,
+    task::{Announcement, Task},
+};
 
 /// The tasks by their ids.
 #[derive(Debug)]
@@ -30,7 +37,11 @@ impl Tasks {
     ///
     /// # Errors
     /// [`Error::Exists`], or why it could not be made.
-    pub async fn create(&self, request: CreateTaskRequest) -> Result<Arc<Task>, Error> {
+    pub async fn create(
+        &self,
+        request: CreateTaskRequest,
+        announcement: Announcement,
+    ) -> Result<Arc<Task>, Error> {
         let id = request.id.clone();
         {
             let mut tasks = lock(&self.tasks);
@@ -39,7 +50,7 @@ impl Tasks {
             }
             tasks.insert(id.clone(), None);
         }
-        let created = Task::create(&self.context, request).await;
+        let created = Task::create(&self.context, request, announcement).await;
         let mut tasks = lock(&self.tasks);
         match &created {
             Ok(task) => drop(tasks.insert(id, Some(Arc::clone(task)))),
@@ -67,9 +78,14 @@ impl Tasks {
         Ok((task, process))
     }
 
-    /// Forgets a task that has been deleted.
-    pub fn forget(&self, id: &str) {
-        lock(&self.tasks).remove(id);
+    /// Removes what is left of a task, and forgets it. Answers its pid and its end.
+    ///
+    /// # Errors
+    /// See [`Task::delete`].
+    pub async fn delete(&self, task: &Task) -> Result<(u32, End), Error> {
+        let deleted = task.delete().await?;
+        lock(&self.tasks).remove(&task.id);
+        Ok(deleted)
     }
 
     /// Whether there is none, and none in the making.

@@ -1,10 +1,10 @@
 //! What containerd is to a shim: it executes it, calls it, and takes its events.
 
 use std::{
-    fs,
+    fs::{self, File},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Command, Output},
     sync::{Arc, Mutex},
 };
 
@@ -16,6 +16,7 @@ use containerd_shim_protos::{
         StateRequest, Status, WaitRequest,
     },
     events::task::{TaskExecAdded, TaskExecStarted, TaskExit},
+    sandbox_async::SandboxClient,
     shim::event::Envelope,
     shim_async::{Client, Events, TaskClient, create_events},
 };
@@ -51,7 +52,8 @@ impl Events for Exchange {
 pub struct Containerd {
     /// The machine.
     pub host: Host,
-    namespace: String,
+    /// Its namespace.
+    pub namespace: String,
     exchange: Arc<Exchange>,
     server: Option<Server>,
 }
@@ -63,6 +65,8 @@ pub struct Shim {
     client: Client,
     /// The task service by its newer name.
     pub tasks: TaskClient,
+    /// The sandbox service.
+    pub sandbox: SandboxClient,
 }
 
 impl Containerd {
@@ -126,8 +130,14 @@ impl Containerd {
             .arg(action)
             .current_dir(bundle.folder())
             .env("TTRPC_ADDRESS", self.events_socket())
-            .stdin(Stdio::null());
+            .stdin(self.input(&self.options()));
         command
+    }
+
+    /// What containerd has a program read.
+    pub fn input(&self, message: &impl Message) -> File {
+        let message = message.write_to_bytes().expect("encodable");
+        File::open(self.host.file("input", message)).expect("written")
     }
 
     /// Executes it.
@@ -142,21 +152,26 @@ impl Containerd {
         Shim::connect(String::from_utf8(output.stdout).expect("text").as_str()).await
     }
 
-    /// A request to create the container, with this test's configuration.
-    pub fn creation(&self, bundle: &Bundle, id: &str) -> CreateTaskRequest {
+    /// The runtime's options: this test's configuration.
+    pub fn options(&self) -> Any {
         let config = self.host.file("config.toml", self.host.settings.to_string());
         let config = config.to_str().expect("a path in UTF-8");
         // Field 2 of runtimeoptions.v1.Options, a string.
         let mut options = vec![2 << 3 | 2, u8::try_from(config.len()).expect("a short path")];
         options.extend_from_slice(config.as_bytes());
+        Any {
+            type_url: "runtimeoptions.v1.Options".to_owned(),
+            value: options,
+            ..Any::default()
+        }
+    }
+
+    /// A request to create the container, with this test's configuration.
+    pub fn creation(&self, bundle: &Bundle, id: &str) -> CreateTaskRequest {
         CreateTaskRequest {
             id: id.to_owned(),
             bundle: bundle.folder().display().to_string(),
-            options: MessageField::some(Any {
-                type_url: "runtimeoptions.v1.Options".to_owned(),
-                value: options,
-                ..Any::default()
-            }),
+            options: MessageField::some(self.options()),
             ..CreateTaskRequest::default()
         }
     }
@@ -232,6 +247,7 @@ impl Shim {
         Self {
             socket: socket.into(),
             tasks: TaskClient::new(client.clone()),
+            sandbox: SandboxClient::new(client.clone()),
             client,
         }
     }
@@ -322,7 +338,7 @@ impl Shim {
             .shutdown(Context::default(), &ShutdownRequest::default())
             .await
             .expect("an answer");
-        drop((self.client, self.tasks));
+        drop((self.client, self.tasks, self.sandbox));
         let gone = tokio::task::spawn_blocking(move || processes::wait_until_gone(pid, LIMIT)).await;
         assert!(gone.expect("no panic"), "the shim stays");
         assert!(!self.socket.exists(), "the socket stays");

@@ -4,15 +4,21 @@ mod containerd;
 
 use std::{fs, os::unix::process::ExitStatusExt, process::Command};
 
-use bulkhead_tests::harness::{LIMIT, processes};
+use bulkhead_tests::harness::{Bundle, LIMIT, processes};
 use containerd::{Containerd, Pipe, Shim, code, refusal};
 use containerd_shim_protos::{
     api::{
         CheckpointTaskRequest, CloseIORequest, ConnectRequest, DeleteResponse, ExecProcessRequest,
-        PauseRequest, PidsRequest, ResizePtyRequest, ResumeRequest, StateRequest, StateResponse,
-        StatsRequest, Status, UpdateTaskRequest,
+        PauseRequest, PidsRequest, ResizePtyRequest, ResumeRequest, ShutdownRequest, StateRequest,
+        StateResponse, StatsRequest, Status, UpdateTaskRequest,
     },
+    bootstrap_api::BootstrapParams,
     cgroups_v2::metrics::Metrics,
+    sandbox_api::{
+        CreateSandboxRequest, PingRequest, PlatformRequest, SandboxStatusRequest, ShutdownSandboxRequest,
+        StartSandboxRequest, StopSandboxRequest, WaitSandboxRequest,
+    },
+    types::mount::Mount,
 };
 use nix::sys::signal::{Signal, kill};
 use protobuf::{Message, MessageField, well_known_types::any::Any};
@@ -615,8 +621,218 @@ async fn a_shim_is_found_by_the_containers_of_its_group_and_answers_as_container
     }
     shim.shut_down().await;
 
+    // containerd 2.3 says more, and on standard input.
+    let id = &containerd.host.new_id();
+    let params = BootstrapParams {
+        instance_id: id.clone(),
+        namespace: containerd.namespace.clone(),
+        socket_dir: Some(containerd.host.folder().display().to_string()),
+        ..BootstrapParams::default()
+    };
+    let alone = containerd.host.bundle(|_| {});
+    let mut command = containerd.command(&alone, id, "start");
+    let output = command
+        .stdin(containerd.input(&params))
+        .output()
+        .expect("the shim");
+    let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(document["version"], 3);
+    let shim = Shim::connect(document["address"].as_str().expect("text")).await;
+    assert_eq!(shim.socket.parent(), Some(containerd.host.folder()));
+    shim.shut_down().await;
+
     let output = containerd.execute(&member, id, "frobnicate");
     assert_eq!(output.status.code(), Some(1));
     assert!(output.status.signal().is_none());
     assert!(String::from_utf8_lossy(&output.stderr).contains("unknown action"));
+}
+
+/// The bundle of a container of a pod that runs the shell script.
+fn member(containerd: &Containerd, pod: &str, script: &str) -> Bundle {
+    containerd.host.bundle(|config| {
+        config["annotations"] = json!({
+            "io.kubernetes.cri.container-type": "container",
+            "io.kubernetes.cri.sandbox-id": pod,
+        });
+        config["process"]["args"] = json!(["sh", "-c", script]);
+    })
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn the_containers_of_a_pod_share_a_shim_and_a_microvm_and_end_with_it() {
+    let containerd = Containerd::new().await;
+    let pod = containerd.host.new_id();
+    let bundle = containerd.host.bundle(|config| {
+        config["annotations"] = json!({
+            "io.kubernetes.cri.container-type": "sandbox",
+            "io.kubernetes.cri.sandbox-id": pod,
+        });
+        config["process"]["args"] = json!(["/pause"]);
+    });
+    let shim = containerd.start(&bundle, &pod).await;
+    let mut creation = containerd.creation(&bundle, &pod);
+    // Nothing of it is run, so nothing of it is mounted.
+    creation.rootfs.push(Mount {
+        type_: "overlay".to_owned(),
+        source: "/no/such/layer".to_owned(),
+        ..Mount::default()
+    });
+    let pid = shim
+        .tasks
+        .create(Context::default(), &creation)
+        .await
+        .expect("created")
+        .pid;
+    shim.start(&pod, "").await.expect("started");
+    assert_eq!(shim.status(&pod, "").await, Status::RUNNING);
+
+    // One that ends by itself, another one in its place, and one that stays.
+    for code in [3, 0] {
+        let id = containerd.host.new_id();
+        let bundle = member(&containerd, &pod, &format!("exit {code}"));
+        let answer = containerd.execute(&bundle, &id, "start").stdout;
+        assert_eq!(
+            String::from_utf8_lossy(&answer),
+            format!("unix://{}", shim.socket.display())
+        );
+        let creation = containerd.creation(&bundle, &id);
+        shim.tasks
+            .create(Context::default(), &creation)
+            .await
+            .expect("created");
+        shim.start(&id, "").await.expect("started");
+        assert_eq!(shim.wait(&id, "").await, code);
+        assert_eq!(shim.delete(&id, "").await.expect("deleted"), code);
+    }
+    let id = &containerd.host.new_id();
+    let bundle = member(&containerd, &pod, "sleep 1000");
+    let creation = containerd.creation(&bundle, id);
+    shim.tasks
+        .create(Context::default(), &creation)
+        .await
+        .expect("created");
+    shim.start(id, "").await.expect("started");
+    let monitor = nix::unistd::Pid::from_raw(i32::try_from(pid).expect("a pid"));
+    assert_eq!(processes::descendants(monitor).len(), 1, "one VMM");
+    assert_eq!(code(shim.delete(&pod, "").await), Code::FAILED_PRECONDITION);
+    // A shim with containers does not end.
+    let shutdown = ShutdownRequest::default();
+    shim.tasks
+        .shutdown(Context::default(), &shutdown)
+        .await
+        .expect("an answer");
+    assert_eq!(shim.status(id, "").await, Status::RUNNING);
+
+    shim.kill(&pod, "", SIGKILL).await.expect("sent");
+    assert_eq!(shim.wait(&pod, "").await, 128 + SIGKILL);
+    assert_eq!(shim.wait(id, "").await, 128 + SIGKILL);
+    assert_eq!(shim.delete(id, "").await.expect("deleted"), 128 + SIGKILL);
+    shim.delete(&pod, "").await.expect("deleted");
+    shim.shut_down().await;
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_pod_can_be_the_shims_own_as_containerd_2_has_it() {
+    let containerd = Containerd::new().await;
+    let pod = &containerd.host.new_id();
+    let bundle = containerd.host.bundle(|_| {});
+    // containerd puts nothing into the bundle.
+    fs::remove_file(bundle.config()).expect("there");
+    let shim = containerd.start(&bundle, pod).await;
+    let context = Context::default;
+    let creation = CreateSandboxRequest {
+        sandbox_id: pod.clone(),
+        bundle_path: bundle.folder().display().to_string(),
+        ..CreateSandboxRequest::default()
+    };
+    let start = StartSandboxRequest {
+        sandbox_id: pod.clone(),
+        ..StartSandboxRequest::default()
+    };
+    assert_eq!(
+        code(shim.sandbox.start_sandbox(context(), &start).await),
+        Code::NOT_FOUND
+    );
+    shim.sandbox
+        .create_sandbox(context(), &creation)
+        .await
+        .expect("created");
+    assert_eq!(
+        code(shim.sandbox.create_sandbox(context(), &creation).await),
+        Code::ALREADY_EXISTS
+    );
+    let started = shim
+        .sandbox
+        .start_sandbox(context(), &start)
+        .await
+        .expect("started");
+    assert!(started.pid > 0 && started.created_at.seconds > 0);
+    let status = SandboxStatusRequest {
+        sandbox_id: pod.clone(),
+        ..SandboxStatusRequest::default()
+    };
+    let state = shim
+        .sandbox
+        .sandbox_status(context(), &status)
+        .await
+        .expect("known");
+    assert_eq!((state.state.as_str(), state.pid), ("SANDBOX_READY", started.pid));
+    let ping = PingRequest {
+        sandbox_id: pod.clone(),
+        ..PingRequest::default()
+    };
+    shim.sandbox
+        .ping_sandbox(context(), &ping)
+        .await
+        .expect("it is there");
+    let platform = shim
+        .sandbox
+        .platform(context(), &PlatformRequest::default())
+        .await
+        .expect("known");
+    assert_eq!(platform.platform.os, "linux");
+
+    let id = &containerd.host.new_id();
+    let bundle = member(&containerd, pod, "sleep 1000");
+    let creation = containerd.creation(&bundle, id);
+    shim.tasks.create(context(), &creation).await.expect("created");
+    shim.start(id, "").await.expect("started");
+    let stop = StopSandboxRequest {
+        sandbox_id: pod.clone(),
+        ..StopSandboxRequest::default()
+    };
+    shim.sandbox
+        .stop_sandbox(context(), &stop)
+        .await
+        .expect("stopped");
+    let wait = WaitSandboxRequest {
+        sandbox_id: pod.clone(),
+        ..WaitSandboxRequest::default()
+    };
+    let end = shim.sandbox.wait_sandbox(context(), &wait).await.expect("ended");
+    assert_eq!(end.exit_status, 128 + SIGKILL);
+    let state = shim
+        .sandbox
+        .sandbox_status(context(), &status)
+        .await
+        .expect("known");
+    assert_eq!(state.state, "SANDBOX_NOTREADY");
+    assert_eq!(shim.wait(id, "").await, 128 + SIGKILL);
+    shim.delete(id, "").await.expect("deleted");
+    // Of the sandbox containerd knows otherwise.
+    assert_eq!(
+        containerd.events_until("delete").await,
+        ["create", "start", "exit", "delete"]
+    );
+
+    let process = shim.pid();
+    let shutdown = ShutdownSandboxRequest {
+        sandbox_id: pod.clone(),
+        ..ShutdownSandboxRequest::default()
+    };
+    shim.sandbox
+        .shutdown_sandbox(context(), &shutdown)
+        .await
+        .expect("an answer");
+    assert!(processes::wait_until_gone(process, LIMIT), "the shim stays");
 }

@@ -66,7 +66,6 @@ mod tests {
     use std::io::Write;
 
     use super::*;
-    use crate::config::MemoryBacking;
     use crate::console::ConsoleWriter;
     use crate::memory;
     use vm_memory::GuestAddress;
@@ -75,7 +74,7 @@ mod tests {
     const PULSE_RESET: u8 = 0xfe;
 
     fn outcome(flag: u16, printed: &str) -> Option<Outcome> {
-        let memory = memory::allocate(&[(GuestAddress(0), 1 << 20)], MemoryBacking::default()).unwrap();
+        let memory = memory::allocate(&[(GuestAddress(0), 1 << 20)]).unwrap();
         memory.write_obj(flag, RESET_FLAG).unwrap();
         let console = Console::default();
         ConsoleWriter::new(console.clone(), None)

@@ -100,7 +100,7 @@ impl Task {
             }
             all.insert(exec_id.clone(), Arc::new(further));
         }
-        self.context.events.publish(&TaskExecAdded {
+        self.tell(&TaskExecAdded {
             container_id: self.id.clone(),
             exec_id,
             ..TaskExecAdded::default()
@@ -138,7 +138,7 @@ impl Task {
         process.keep(streams.rest);
         let pid = standin.pid;
         process.advance(Progress::Running { pid });
-        context.events.publish(&TaskExecStarted {
+        self.tell(&TaskExecStarted {
             container_id: self.id.clone(),
             exec_id: exec_id.to_owned(),
             pid: pid.unsigned_abs(),

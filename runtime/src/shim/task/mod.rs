@@ -10,7 +10,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use containerd_shim_protos::{
@@ -25,6 +25,7 @@ use super::{
     bundle::BundleConfig,
     context::Context,
     error::Error,
+    events::Event,
     lock,
     logger::Origin,
     metrics::timestamp,
@@ -48,6 +49,15 @@ use further::Further;
 /// How long the stand-ins of further processes may take to end when their container has.
 const LAST_STEPS: Duration = Duration::from_secs(2);
 
+/// Whom to tell what happens to a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Announcement {
+    /// containerd, by events.
+    Containerd,
+    /// Nobody: it is a sandbox that containerd knows as such.
+    Nobody,
+}
+
 /// A container.
 #[derive(Debug)]
 pub struct Task {
@@ -55,6 +65,9 @@ pub struct Task {
     pub id: String,
     /// Its bundle's folder.
     pub bundle: PathBuf,
+    /// When it was created.
+    pub created_at: SystemTime,
+    announcement: Announcement,
     /// Its first process.
     pub init: Arc<Process>,
     context: Arc<Context>,
@@ -75,7 +88,11 @@ impl Task {
     ///
     /// # Errors
     /// Why it is not there. Nothing of it is left then.
-    pub async fn create(context: &Arc<Context>, request: CreateTaskRequest) -> Result<Arc<Self>, Error> {
+    pub async fn create(
+        context: &Arc<Context>,
+        request: CreateTaskRequest,
+        announcement: Announcement,
+    ) -> Result<Arc<Self>, Error> {
         if !request.checkpoint.is_empty() || !request.parent_checkpoint.is_empty() {
             return Err(Error::NoSnapshots("restore"));
         }
@@ -91,7 +108,7 @@ impl Task {
             false => config.driver(),
         };
         let commands = Commands {
-            config: options.config,
+            config: options.config.or_else(|| context.commands.config.clone()),
             ..context.commands.clone()
         };
         let names = StreamNames {
@@ -101,7 +118,7 @@ impl Task {
             terminal: request.terminal,
         };
         // A container that only holds a sandbox runs nothing, and needs no files.
-        let mounts = match config.is_sandbox() {
+        let mounts = match config.is_pod() {
             true => &[],
             false => request.rootfs.as_slice(),
         };
@@ -124,6 +141,8 @@ impl Task {
         let created = Progress::Created { pid: standin.pid };
         let task = Arc::new(Self {
             id: id.to_string(),
+            created_at: SystemTime::now(),
+            announcement,
             init: Arc::new(Process::new(names, created, streams.rest)),
             context: Arc::clone(context),
             commands,
@@ -143,7 +162,7 @@ impl Task {
 
     fn tell_of_creation(&self, rootfs: Vec<Mount>, bundle: String) {
         let streams = &self.init.streams;
-        self.context.events.publish(&TaskCreate {
+        self.tell(&TaskCreate {
             container_id: self.id.clone(),
             bundle,
             rootfs,
@@ -175,7 +194,7 @@ impl Task {
             self.commands.start(&self.id).await?;
         }
         self.init.advance(Progress::Running { pid });
-        self.context.events.publish(&TaskStart {
+        self.tell(&TaskStart {
             container_id: self.id.clone(),
             pid: pid.unsigned_abs(),
             ..TaskStart::default()
@@ -218,7 +237,7 @@ impl Task {
     }
 
     fn tell_of_end(&self, process: &str, pid: u32, end: End) {
-        self.context.events.publish(&TaskExit {
+        self.tell(&TaskExit {
             container_id: self.id.clone(),
             id: process.to_owned(),
             pid,
@@ -257,7 +276,7 @@ impl Task {
 
     fn tell_of_oom(&self) {
         self.told_of_oom.store(true, Ordering::Relaxed);
-        self.context.events.publish(&TaskOOM {
+        self.tell(&TaskOOM {
             container_id: self.id.clone(),
             ..TaskOOM::default()
         });
@@ -284,7 +303,7 @@ impl Task {
         self.init.close_input();
         self.init.finish_loggers().await;
         let pid = self.init.progress().pid();
-        self.context.events.publish(&TaskDelete {
+        self.tell(&TaskDelete {
             container_id: self.id.clone(),
             pid,
             exit_status: exit_status(end.exit),
@@ -292,6 +311,12 @@ impl Task {
             ..TaskDelete::default()
         });
         Ok((pid, end))
+    }
+
+    fn tell<E: Event>(&self, event: &E) {
+        if self.announcement == Announcement::Containerd {
+            self.context.events.publish(event);
+        }
     }
 
     fn record(&self) -> Result<State, Error> {

@@ -93,7 +93,7 @@ impl Task {
             ContainerStatus::Running => self.ask(Request::Pause {}).await?,
             _ => return Err(ControlError::NotRunning.into()),
         }
-        self.context.events.publish(&TaskPaused {
+        self.tell(&TaskPaused {
             container_id: self.id.clone(),
             ..TaskPaused::default()
         });
@@ -109,7 +109,7 @@ impl Task {
             ContainerStatus::Paused => self.ask(Request::Resume {}).await?,
             _ => return Err(ControlError::NotPaused.into()),
         }
-        self.context.events.publish(&TaskResumed {
+        self.tell(&TaskResumed {
             container_id: self.id.clone(),
             ..TaskResumed::default()
         });
