@@ -1,6 +1,13 @@
 //! A guest has the processors and the memory that it is given.
 
-use bulkhead_tests::harness::Host;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bulkhead_tests::harness::{Host, processes};
+use serde_json::json;
+
+/// How long a guest is given to report what it has freed. Linux does so every two seconds, a part at a time.
+const REPORTS: Duration = Duration::from_secs(60);
 
 #[test]
 fn several_processors() {
@@ -24,4 +31,47 @@ fn memory_beyond_4_gib() {
         .unwrap_or_else(|| panic!("{output}"));
     // The kernel keeps 1/64 for its page structures, and its own image.
     assert!((4800 << 10..5120 << 10).contains(&kib), "{kib} KiB");
+}
+
+#[test]
+fn what_the_guest_frees_the_host_has_back() {
+    let mut host = Host::new();
+    host.settings.insert("memory_mib".into(), 256.into());
+    let bundle = host
+        .bundle(|config| {
+            let script = "hog() { read line; workload hog 100 </dev/null; echo freed; }; echo up; hog; hog";
+            config["process"]["args"] = json!(["sh", "-c", script]);
+        })
+        .with_program("workload");
+    let mut running = host.run(&bundle).spawn();
+    running.wait_for("up");
+    let vmm = running.vmm();
+    let resident = || {
+        let field = processes::status_field(vmm, "VmRSS");
+        field
+            .trim_end_matches(" kB")
+            .parse::<u64>()
+            .expect("a number of KiB")
+            >> 10
+    };
+    let before = resident();
+    running.send("\n");
+    running.wait_for("freed");
+    let touched = resident();
+    assert!(touched > before + 60, "{before} MiB, then {touched} MiB");
+    let deadline = Instant::now() + REPORTS;
+    while resident() > touched - 60 {
+        assert!(
+            Instant::now() < deadline,
+            "{before} MiB, {touched} MiB, then {} MiB",
+            resident()
+        );
+        thread::sleep(Duration::from_millis(100));
+    }
+    // What has been given back can be used again.
+    running.send("\n");
+    assert_eq!(
+        running.wait().success().matches("has 100 MiB\nfreed\n").count(),
+        2
+    );
 }

@@ -39,6 +39,9 @@ pub struct VmConfig {
     /// Whether the guest gets a virtio-rng device.
     #[serde(default)]
     pub rng: bool,
+    /// Whether the guest gets a virtio-balloon device, by which it gives back memory that it has freed.
+    #[serde(default)]
+    pub page_reporting: bool,
     /// How many slots are kept free for network devices, which come by the `attach_network` request.
     #[serde(default)]
     pub network_slots: u8,

@@ -1,4 +1,4 @@
-//! The VMM's one event loop: control, vsock, rng and the console share it, on the main thread.
+//! The VMM's one event loop: control, vsock, net, rng, balloon and the console share it, on the main thread.
 
 use event_manager::{EventManager, MutEventSubscriber, RemoteEndpoint, SubscriberId, SubscriberOps};
 

@@ -50,6 +50,8 @@ pub struct Launch<'a> {
     pub blocks: Vec<Block>,
     /// Whether the guest gets a virtio-rng device.
     pub rng: bool,
+    /// Whether the guest gives back memory that it has freed, by a virtio-balloon device.
+    pub page_reporting: bool,
     /// How many network devices it can get while it runs.
     pub network_slots: u8,
     /// Where the guest's console output goes as it comes.
@@ -199,6 +201,7 @@ impl Launch<'_> {
                 .map(|block| block.into_config(passed))
                 .collect(),
             rng: self.rng,
+            page_reporting: self.page_reporting,
             network_slots: self.network_slots,
             console: passed.pass_optional(self.console),
             control: passed.pass_optional(self.control),

@@ -9,6 +9,9 @@ use crate::config::MemoryBacking;
 /// The guest's memory, cheap to clone: clones share the mapping.
 pub type GuestMemory = GuestMemoryMmap<()>;
 
+/// The size of a page, of the guest's as of the host's.
+pub const PAGE_SIZE: usize = 4096;
+
 /// The least memory that a guest can have, in MiB.
 pub const MINIMUM_MIB: u32 = 16;
 
@@ -91,6 +94,42 @@ fn populate(region: &vm_memory::GuestRegionMmap<()>) -> io::Result<()> {
         return Ok(());
     }
     Err(io::Error::last_os_error())
+}
+
+/// Why memory stays taken.
+#[derive(Debug, thiserror::Error)]
+pub enum GiveBackError {
+    /// The range is not what can be given back.
+    #[error("{length} bytes at {start:#x} are not whole pages of the guest's memory", start = start.0)]
+    Range {
+        /// Its first address.
+        start: GuestAddress,
+        /// Its size.
+        length: u32,
+    },
+    /// The host refused.
+    #[error("the host does not take memory back")]
+    Host(#[source] io::Error),
+}
+
+/// Gives `length` bytes from `start` back to the host. They are zero from then on, and cost nothing until the guest
+/// touches them. The range may be any: it is the guest that names it.
+///
+/// # Errors
+/// The range is not made of whole pages within one region of the guest's memory; or the host keeps it.
+pub fn give_back(memory: &GuestMemory, start: GuestAddress, length: u32) -> Result<(), GiveBackError> {
+    let size = usize::try_from(length).unwrap_or(usize::MAX);
+    let of_pages = size > 0 && size.is_multiple_of(PAGE_SIZE) && start.0.is_multiple_of(PAGE_SIZE as u64);
+    let slice = match memory.get_slice(start, size) {
+        Ok(slice) if of_pages => slice,
+        _ => return Err(GiveBackError::Range { start, length }),
+    };
+    let first = slice.ptr_guard_mut();
+    // SAFETY: the range is within one mapping of ours, whose bytes may change at any time: they are the guest's.
+    if unsafe { libc::madvise(first.as_ptr().cast(), size, libc::MADV_DONTNEED) } == 0 {
+        return Ok(());
+    }
+    Err(GiveBackError::Host(io::Error::last_os_error()))
 }
 
 #[cfg(test)]

@@ -72,6 +72,8 @@ pub struct Devices {
     pub blocks: Vec<Block>,
     /// Whether there is an entropy device.
     pub rng: bool,
+    /// Whether there is a balloon device, by which the guest gives back free pages.
+    pub page_reporting: bool,
     /// How many slots are kept free for network devices.
     pub network_slots: u8,
 }
@@ -171,6 +173,7 @@ impl Resources {
                 filesystem: config.filesystem.map(|filesystem| filesystem.tag),
                 blocks,
                 rng: config.rng,
+                page_reporting: config.page_reporting,
                 network_slots: config.network_slots,
             },
             console: inherited

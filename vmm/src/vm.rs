@@ -14,7 +14,7 @@ use crate::devices::ports::Ports;
 use crate::devices::virtio::fs::{Filesystem, HostView};
 use crate::devices::virtio::net::Net;
 use crate::devices::virtio::vsock::VsockDevice;
-use crate::devices::virtio::{Rng, blk};
+use crate::devices::virtio::{Balloon, Rng, blk};
 use crate::devices::{reset, serial};
 use crate::end::End;
 use crate::event_loop::{EventLoop, LoopHandle};
@@ -128,6 +128,9 @@ fn plug_devices(
     }
     if devices.rng {
         slots.plug(Box::new(Rng::new(event_loop.clone())))?;
+    }
+    if devices.page_reporting {
+        slots.plug(Box::new(Balloon::new(event_loop.clone())))?;
     }
     // Behind all others: the numbers of those do not depend on how many are reserved.
     slots.reserve(devices.network_slots)?;

@@ -70,6 +70,7 @@ fn launch<'a>(binary: &'a File, directory: &'a File, stderr: &'a OwnedFd) -> Lau
         filesystem: None,
         blocks: Vec::new(),
         rng: true,
+        page_reporting: false,
         network_slots: 0,
         console: None,
         control: None,

@@ -103,6 +103,8 @@ impl Vmm {
             filesystem: Some(SHARED_TAG.to_owned()),
             blocks: machine.disks,
             rng: true,
+            // What has been taken in advance is kept.
+            page_reporting: !machine.options.memory.prefault,
             network_slots: NETWORK_SLOTS,
             console,
             control: Some(folder.listen(StateFolder::CONTROL)?.into()),

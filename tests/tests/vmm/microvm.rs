@@ -79,6 +79,7 @@ impl MicroVm {
             filesystem: None,
             blocks: Vec::new(),
             rng: true,
+            page_reporting: false,
             network_slots: 0,
             console: None,
             control: Some(control_listener),

@@ -74,6 +74,7 @@ mod tests {
     use vmm_sys_util::eventfd::EventFd;
 
     use super::*;
+    use crate::config::MemoryBacking;
     use crate::devices::virtio::{Rng, Wiring};
     use crate::event_loop::EventLoop;
     use crate::memory;
@@ -100,7 +101,7 @@ mod tests {
 
         let event_loop = EventLoop::new().unwrap();
         let wiring = Wiring {
-            memory: memory::allocate(&[(GuestAddress(0), 1 << 20)]).unwrap(),
+            memory: memory::allocate(&[(GuestAddress(0), 1 << 20)], MemoryBacking::default()).unwrap(),
             line: EventFd::new(0).unwrap(),
             kicks: vec![EventFd::new(0).unwrap()],
         };

@@ -66,6 +66,7 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+    use crate::config::MemoryBacking;
     use crate::console::ConsoleWriter;
     use crate::memory;
     use vm_memory::GuestAddress;
@@ -74,7 +75,7 @@ mod tests {
     const PULSE_RESET: u8 = 0xfe;
 
     fn outcome(flag: u16, printed: &str) -> Option<Outcome> {
-        let memory = memory::allocate(&[(GuestAddress(0), 1 << 20)]).unwrap();
+        let memory = memory::allocate(&[(GuestAddress(0), 1 << 20)], MemoryBacking::default()).unwrap();
         memory.write_obj(flag, RESET_FLAG).unwrap();
         let console = Console::default();
         ConsoleWriter::new(console.clone(), None)

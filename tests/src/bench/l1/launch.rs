@@ -214,6 +214,7 @@ impl VmmConfig<'_> {
             filesystem: None,
             blocks: Vec::new(),
             rng: true,
+            page_reporting: true,
             network_slots: 0,
             console: Some(console.as_raw_fd()),
             control: None,

@@ -164,6 +164,11 @@ impl MockDriver {
         }
     }
 
+    /// The guest's memory.
+    pub fn memory(&self) -> &GuestMemory {
+        &self.memory
+    }
+
     /// Makes a request available in a queue, reusing the place of the one before, and returns its buffers.
     pub fn submit(&self, queue: usize, input: &[&[u8]], output: &[usize]) -> Vec<RawDescriptor> {
         let descriptors = lay_out(&self.memory, input, output);

@@ -1,5 +1,6 @@
 //! Virtio devices (OASIS Virtual I/O Device specification 1.2).
 
+pub mod balloon;
 pub mod blk;
 mod buffers;
 pub mod device;
@@ -13,6 +14,7 @@ mod worker;
 #[cfg(test)]
 mod mock_driver;
 
+pub use balloon::Balloon;
 pub use device::{ActivateError, Activation, ActiveQueue, Interrupt, VirtioDevice};
 pub use mmio::{MmioTransport, Wiring};
 pub use rng::Rng;

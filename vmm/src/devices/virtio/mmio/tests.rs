@@ -6,6 +6,7 @@ use vm_memory::GuestAddress;
 use vmm_sys_util::eventfd::EFD_NONBLOCK;
 
 use super::*;
+use crate::config::MemoryBacking;
 use crate::devices::virtio::device::ActivateError;
 use crate::memory;
 
@@ -75,7 +76,7 @@ impl Bench {
             fails: Arc::clone(&fails),
         };
         let wiring = Wiring {
-            memory: memory::allocate(&[(GuestAddress(0), MEMORY_SIZE)]).unwrap(),
+            memory: memory::allocate(&[(GuestAddress(0), MEMORY_SIZE)], MemoryBacking::default()).unwrap(),
             line: line.try_clone().unwrap(),
             kicks: SIZES
                 .iter()

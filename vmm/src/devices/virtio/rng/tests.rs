@@ -1,6 +1,7 @@
 use std::thread;
 
 use super::*;
+use crate::config::MemoryBacking;
 use crate::devices::virtio::mock_driver::MockDriver;
 use crate::event_loop::EventLoop;
 use vm_memory::GuestAddress;
@@ -60,7 +61,7 @@ fn a_request_without_a_buffer_to_fill_is_used_up() {
 
 #[test]
 fn a_buffer_outside_of_memory_gets_nothing() {
-    let memory = crate::memory::allocate(&[(GuestAddress(0), 1 << 20)]).unwrap();
+    let memory = crate::memory::allocate(&[(GuestAddress(0), 1 << 20)], MemoryBacking::default()).unwrap();
     assert_eq!(fill(&memory, GuestAddress(1 << 20), 16), 0);
     assert_eq!(fill(&memory, GuestAddress((1 << 20) - 8), 16), 0);
     assert_eq!(fill(&memory, GuestAddress(u64::MAX), u32::MAX), 0);
