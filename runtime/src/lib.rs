@@ -5,6 +5,7 @@ mod clock;
 pub mod config;
 pub mod container;
 pub mod logging;
+pub mod metrics;
 pub mod oci;
 pub mod program;
 mod readiness;

@@ -13,6 +13,7 @@ mod help;
 mod kill;
 mod list;
 mod man;
+mod metrics;
 mod mistake;
 mod pause;
 mod ps;
@@ -128,6 +129,7 @@ enum Command {
     Resume(resume::Resume),
     Update(update::Update),
     Events(events::Events),
+    Metrics(metrics::Metrics),
     Checkpoint(checkpoint::Checkpoint),
     Restore(checkpoint::Restore),
     Completion(completion::Completion),
@@ -278,6 +280,7 @@ impl CommandLine {
             Some(Command::Resume(resume)) => resume.execute(&global),
             Some(Command::Update(update)) => update.execute(&global),
             Some(Command::Events(events)) => events.execute(&global),
+            Some(Command::Metrics(metrics)) => metrics.execute(&global),
             Some(Command::Checkpoint(checkpoint)) => checkpoint.execute(),
             Some(Command::Restore(restore)) => restore.execute(),
             Some(Command::Completion(completion)) => completion.execute(),

@@ -15,7 +15,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::{
     Attachment, Keyboard, Monitor, Notice, Notices, Place, PlaceError, Received, ShareError, Shares,
-    StandardStreams, Terminal, clean_up, dispose_of,
+    StandardStreams, Stopwatch, Terminal, clean_up, dispose_of,
     hooks::{self, HookFailure, Point},
     shared_namespaces,
 };
@@ -224,6 +224,7 @@ impl Creation {
                     cgroup: birthplace.into_folder(),
                     caller: monitor_caller,
                     attachment,
+                    stopwatch: Stopwatch::default(),
                 }
                 .run()
             }

@@ -48,7 +48,8 @@ pub enum StateError {
 }
 
 impl StateError {
-    fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+    /// What went wrong with a file of a state folder.
+    pub fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io {
             action,
             path: path.to_owned(),
@@ -83,6 +84,8 @@ impl StateFolder {
     pub const VSOCK: &str = "vsock.sock";
     /// The VMM's control socket.
     pub const CONTROL: &str = "control.sock";
+    /// The Unix socket on which the sandbox's figures are served.
+    pub const METRICS: &str = "metrics.sock";
     /// Where the folder that the guest shares is mounted, in the monitor's mount namespace only.
     pub const SHARED: &str = "shared";
 

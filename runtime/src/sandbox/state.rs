@@ -58,7 +58,7 @@ impl Exit {
 }
 
 /// A container's record.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct State {
     /// The format of this record; one of another version is not touched.
@@ -88,6 +88,9 @@ pub struct State {
     pub network: Option<PathBuf>,
     /// When it was created, in RFC 3339 with nanoseconds.
     pub created: String,
+    /// How many seconds each stage of its start took, by the stage's name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub stages: BTreeMap<String, f64>,
     /// From `config.json`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
@@ -140,6 +143,7 @@ impl State {
             cgroup,
             network,
             created: humantime::format_rfc3339_nanos(SystemTime::now()).to_string(),
+            stages: BTreeMap::new(),
             annotations,
         }
     }

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     container::{Failure, Notice, Place, Stage, Streams, UNKNOWN_SIZE, failure::In, hooks},
+    metrics,
     oci::{GuestPaths, for_guest},
     sandbox::{
         AppArmorError, AppArmorProfile, Machine, NewContainer, NewState, Owner, ProcessIdentity, Sandbox,
@@ -39,6 +40,7 @@ impl Monitor {
         voice: &mut Voice,
         caller: &Caller,
     ) -> Result<Option<Created>, Failure> {
+        self.stopwatch.enter(Stage::Prepare);
         let mut state = self.first_state().in_stage(Stage::Prepare)?;
         self.folder.save(&state).in_stage(Stage::Prepare)?;
         if hooks::any_before_creation(&self.bundle.spec.hooks) {
@@ -57,7 +59,12 @@ impl Monitor {
         } else {
             self.make_container(&state).await?
         };
+        if self.place.owner().is_none() {
+            metrics::server::start(&self.folder).in_stage(Stage::CreateContainer)?;
+        }
         let requests = requests::take(listener).in_stage(Stage::CreateContainer)?;
+        self.stopwatch.leave();
+        state.stages = self.stopwatch.took();
         state.status = Status::Created;
         self.folder.save(&state).in_stage(Stage::CreateContainer)?;
         Ok(Some(Created {
@@ -74,12 +81,14 @@ impl Monitor {
         let folder = SharedFiles::folder_name(self.folder.id());
         let paths = GuestPaths::new(&folder);
         let profile = self.profile().in_stage(Stage::Prepare)?;
+        self.stopwatch.enter(Stage::PrepareStorage);
         let files = SharedFiles::copy(&folder, &self.bundle).in_stage(Stage::PrepareStorage)?;
         let mut sandbox = match self.place.owner() {
             None => self.boot(Some(&files)).await?,
             Some(owner) => self.join(&files, owner).await?,
         };
 
+        self.stopwatch.enter(Stage::CreateContainer);
         let (agent, guest) = (sandbox.agent().clone(), sandbox.guest());
         let connect = async move {
             Streams::connect(&guest, self.window())
@@ -121,6 +130,7 @@ impl Monitor {
     /// Makes the sandbox of a pod, and the namespaces that its containers will share.
     async fn make_pod(&self) -> Result<Sandbox, Failure> {
         let mut sandbox = self.boot(None).await?;
+        self.stopwatch.enter(Stage::CreateContainer);
         let agent = sandbox.agent().clone();
         let id = self.folder.id().as_str();
         let spec = for_guest(self.bundle.document.clone(), Vec::new(), &[], GuestPaths::new(id));
@@ -137,10 +147,12 @@ impl Monitor {
         if let Some(files) = files {
             files.place(shared.path()).in_stage(Stage::PrepareStorage)?;
         }
+        self.stopwatch.enter(Stage::StartVmm);
         let machine = Machine::open(&self.config, &self.bundle).in_stage(Stage::StartVmm)?;
         tracing::debug!(size = ?machine.size, "start VMM");
         let starting = Starting::launch(machine, &self.folder, &shared, self.cgroup.as_fd())
             .in_stage(Stage::StartVmm)?;
+        self.stopwatch.enter(Stage::BootGuest);
         let sandbox = Sandbox::boot(starting, self.config.boot_timeout_seconds)
             .await
             .in_stage(Stage::BootGuest)?;

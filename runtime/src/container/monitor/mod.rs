@@ -5,6 +5,7 @@
 //! - `supervise`: from there to its end
 //! - `requests`: the socket
 //! - `limits`: what requests have changed
+//! - `stopwatch`: how long it takes to start
 //! - `volumes`: what changes on the host and the guest has a copy of
 //! - `voice`: how it says what goes wrong
 //! - `network`: the network namespace it lives in
@@ -17,6 +18,7 @@ mod limits;
 mod network;
 mod origin;
 mod requests;
+mod stopwatch;
 mod supervise;
 mod voice;
 mod volumes;
@@ -46,6 +48,7 @@ use crate::{
 };
 pub use network::NetworkError;
 use origin::Origin;
+pub use stopwatch::Stopwatch;
 use voice::Voice;
 
 /// What the monitor works from. All of it is made before the monitor is forked.
@@ -66,6 +69,8 @@ pub struct Monitor {
     pub caller: StdUnixStream,
     /// Whether that process stays.
     pub attachment: Attachment,
+    /// How long its start takes.
+    pub stopwatch: Stopwatch,
 }
 
 /// How the monitor hangs on the process that started it.

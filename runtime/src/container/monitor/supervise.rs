@@ -147,18 +147,22 @@ impl Watched<'_> {
         if self.streams.is_some()
             && let Some(network) = &mut self.network
         {
+            self.monitor.stopwatch.enter(Stage::AttachNetwork);
             // Only now: some callers set the namespace up when the container has been created.
             network.attach().await.in_stage(Stage::AttachNetwork)?;
         }
         let Some(streams) = self.streams.take() else {
             return Err(StartError::StartedAlready).in_stage(Stage::StartContainer);
         };
+        self.monitor.stopwatch.enter(Stage::StartContainer);
         let started = self.agent.start(self.state.id.as_str()).await;
         started
             .map_err(StartError::from)
             .in_stage(Stage::StartContainer)?;
         tracing::debug!("program runs");
         self.copying = Some(streams.copy().in_stage(Stage::StartContainer)?);
+        self.monitor.stopwatch.leave();
+        self.state.stages = self.monitor.stopwatch.took();
         self.state.status = Status::Running;
         self.monitor
             .folder

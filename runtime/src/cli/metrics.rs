@@ -1,0 +1,35 @@
+//! `bulkhead metrics`
+
+use std::{io::Write, process::ExitCode};
+
+use clap::Args;
+
+use super::{Global, Status, io};
+use crate::metrics;
+
+/// Print the figures of all sandboxes and their containers, for Prometheus
+///
+/// The figures of one sandbox are also served over HTTP, at metrics.sock in the folder of its state.
+#[derive(Debug, Args)]
+pub struct Metrics {
+    /// Only those of the sandbox that this container owns
+    #[arg(value_name = "ID")]
+    id: Option<String>,
+}
+
+impl Metrics {
+    pub fn execute(self, global: &Global) -> Status {
+        let sandbox = self.id.map(|id| global.container(id)).transpose()?;
+        let folder = sandbox.as_ref().map(|(folder, _)| folder);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .build()
+            .map_err(io("make an event loop"))?;
+        let text = runtime.block_on(metrics::text(&global.root, folder))?;
+        std::io::stdout()
+            .write_all(text.as_bytes())
+            .map_err(io("write the figures"))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
