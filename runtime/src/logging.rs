@@ -24,6 +24,8 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
+use crate::sandbox::Id;
+
 /// How a line is written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
@@ -39,6 +41,9 @@ static FILE: OnceLock<File> = OnceLock::new();
 
 /// Whether standard error is the caller's: a stand-in has a container's there.
 static STDERR_IS_OURS: AtomicBool = AtomicBool::new(true);
+
+/// Which container every line is about, and its sandbox.
+static SUBJECT: OnceLock<(Id, Id)> = OnceLock::new();
 
 static FORMAT_OF_STDERR: OnceLock<Format> = OnceLock::new();
 
@@ -89,6 +94,20 @@ fn open(path: &Path) -> io::Result<File> {
         .read(is_pipe)
         .custom_flags(if is_pipe { libc::O_NONBLOCK } else { 0 })
         .open(path)
+}
+
+/// Has every line name the container that the calling process is about from now on, and its sandbox.
+pub fn set_subject(sandbox: &Id, container: &Id) {
+    // A process is about one.
+    let _ = SUBJECT.set((sandbox.clone(), container.clone()));
+}
+
+/// The names of what a line is about, as fields.
+fn subject() -> impl Iterator<Item = (&'static str, &'static Id)> {
+    let subject = SUBJECT.get();
+    subject
+        .into_iter()
+        .flat_map(|(sandbox, container)| [("sandbox", sandbox), ("container", container)])
 }
 
 /// Writes nothing to standard error from now on: it has become a container's. A panic goes to the log.
@@ -172,6 +191,9 @@ fn console_field(console: &[String]) -> Map<String, Value> {
 
 fn json_line(level: Level, message: &str, mut fields: Map<String, Value>) -> String {
     let level = level.as_str().to_ascii_lowercase();
+    for (name, id) in subject() {
+        fields.insert(name.to_owned(), id.as_str().into());
+    }
     fields.insert("level".to_owned(), level.into());
     fields.insert("msg".to_owned(), message.into());
     fields.insert(
@@ -230,6 +252,9 @@ where
         }
         let time = humantime::format_rfc3339_micros(SystemTime::now());
         write!(writer, "{time} {level} {}", fields.message)?;
+        for (name, id) in subject() {
+            write!(writer, " {name}={id}")?;
+        }
         for (name, value) in fields.others {
             write!(writer, " {name}={value}")?;
         }

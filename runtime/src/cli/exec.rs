@@ -124,6 +124,7 @@ impl Exec {
             return Err(Error::PreserveFds);
         }
         let (folder, state) = global.container(std::mem::take(&mut self.id))?;
+        logging::set_subject(&state.sandbox, &state.id);
         self.check(&state)?;
         let (detach, pid_file) = (self.detach, self.pid_file.take());
         let pidfd_socket = self.pidfd_socket.take();

@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     config::Config,
+    logging,
     oci::Bundle,
     sandbox::{Birthplace, Child, Driver, Ended, Fork, Id, Limits, StateError, StateFolder, fork},
     signals,
@@ -148,6 +149,7 @@ impl Creation {
                 return Err(error);
             }
         };
+        logging::set_subject(place.owner().map_or(&self.id, |owner| &owner.state.id), &self.id);
         let forked = folder
             .save_config(&self.bundle.document)
             .and_then(|()| place.own().map_or(Ok(()), |cgroup| folder.save_cgroup(cgroup)))

@@ -323,6 +323,7 @@ impl StateFolder {
             Self::CONFIG_NEW,
             Self::CGROUP_NEW,
             Self::MONITOR,
+            Self::METRICS,
             Self::VSOCK,
             Self::CONTROL,
             Self::STATE_NEW,
