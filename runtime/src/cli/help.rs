@@ -12,7 +12,7 @@ use super::CommandLine;
 /// What one does with the subcommands. One that is named here and does not exist is passed over.
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Run containers", &["run", "create", "start", "exec", "spec"]),
-    ("Look at them", &["list", "state", "ps", "events"]),
+    ("Look at them", &["list", "state", "ps", "events", "metrics"]),
     (
         "Change and end them",
         &[
