@@ -143,7 +143,7 @@ impl Invocation {
             stdin: child
                 .stdin
                 .take()
-                .map(|stdin| Box::new(stdin) as Box<dyn Write + Send>),
+                .map(|stdin| Box::new(stdin) as Box<dyn Write + Send + Sync>),
             stdout: collect(child.stdout.take().map(|pipe| Box::new(pipe) as _)),
             stderr: collect(child.stderr.take().map(|pipe| Box::new(pipe) as _)),
             terminal: None,
@@ -162,7 +162,7 @@ impl Invocation {
 /// A `bulkhead` that was started.
 pub struct Running {
     /// Its stdin; take it to close it.
-    pub stdin: Option<Box<dyn Write + Send>>,
+    pub stdin: Option<Box<dyn Write + Send + Sync>>,
     stdout: Collected,
     stderr: Collected,
     terminal: Option<Terminal>,

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::env;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ use super::{Host, LIMIT, artifacts, daemon, seclusion};
 
 /// What containerd knows the runtime by: bulkhead's name, unless `BULKHEAD_CONTAINERD_RUNTIME` says another one, to see
 /// what containerd does with that.
-pub static RUNTIME: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
+pub static RUNTIME: LazyLock<String> = LazyLock::new(|| {
     env::var("BULKHEAD_CONTAINERD_RUNTIME").unwrap_or_else(|_| "io.containerd.bulkhead.v2".into())
 });
 
@@ -58,7 +59,7 @@ const TASKS: &str = "/run/containerd/io.containerd.runtime.v2.task";
 /// left of containers; those are the test's to remove.
 pub struct Containerd {
     /// None while it is down.
-    daemon: Option<Running>,
+    daemon: Mutex<Option<Running>>,
     mounts: BTreeSet<String>,
     namespace: String,
     host: Host,
@@ -112,7 +113,7 @@ privileged_without_host_devices = true
             ),
         );
         let mut containerd = Self {
-            daemon: None,
+            daemon: Mutex::new(None),
             mounts: BTreeSet::new(),
             namespace: namespace.to_owned(),
             host,
@@ -133,14 +134,15 @@ privileged_without_host_devices = true
     ///
     /// # Panics
     /// It is up, or does not come up.
-    pub fn start(&mut self) {
-        assert!(self.daemon.is_none(), "containerd is up");
+    pub fn start(&self) {
+        let mut daemon = self.daemon();
+        assert!(daemon.is_none(), "containerd is up");
         let path = env::join_paths(
             [self.host.folder().join("bin")]
                 .into_iter()
                 .chain(env::split_paths(&env::var_os("PATH").unwrap_or_default())),
         );
-        let mut path_assignment = std::ffi::OsString::from("PATH=");
+        let mut path_assignment = OsString::from("PATH=");
         path_assignment.push(path.expect("the test's folder has a simple name"));
         let settings = self.host.folder().join("containerd.toml");
         let arguments: [&OsStr; 4] = [
@@ -149,15 +151,15 @@ privileged_without_host_devices = true
             "--config".as_ref(),
             settings.as_ref(),
         ];
-        self.daemon = Some(daemon::start("env", arguments, "containerd successfully booted"));
+        *daemon = Some(daemon::start("env", arguments, "containerd successfully booted"));
     }
 
     /// Ends it: by SIGTERM, as a service manager does, or by SIGKILL.
     ///
     /// # Panics
     /// It is down.
-    pub fn stop(&mut self, signal: Signal) {
-        let daemon = self.daemon.take().expect("containerd is up");
+    pub fn stop(&self, signal: Signal) {
+        let daemon = self.daemon().take().expect("containerd is up");
         daemon.signal(signal);
         let _ = daemon.wait();
     }
@@ -182,12 +184,24 @@ privileged_without_host_devices = true
         &self.host
     }
 
-    /// What is there although no container is.
+    /// What is there although no container is, and does not go: the removal of the last container's files is not waited for
+    /// by who asks for it.
     ///
     /// # Panics
     /// /proc is not mounted.
     #[must_use]
     pub fn leftovers(&self) -> Vec<String> {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let left = self.left_now();
+            if left.is_empty() || Instant::now() > deadline {
+                return left;
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    fn left_now(&self) -> Vec<String> {
         let namespaces = entries(TASKS);
         let files = STATE
             .into_iter()
@@ -205,25 +219,23 @@ privileged_without_host_devices = true
             .map(|mount| format!("mount {mount}"));
         files.chain(interfaces).chain(mounts).collect()
     }
+
+    fn daemon(&self) -> MutexGuard<'_, Option<Running>> {
+        self.daemon.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Drop for Containerd {
     fn drop(&mut self) {
         if thread::panicking() {
             // Whatever this leaves, the host names and removes.
-            if let Some(daemon) = &self.daemon {
+            if let Some(daemon) = &*self.daemon() {
                 eprintln!("containerd says:\n{}", daemon.output_so_far());
             }
             return;
         }
-        // The removal of the last container's files is not waited for by who asks for it.
-        let deadline = Instant::now() + LIMIT;
-        let mut left = self.leftovers();
-        while !left.is_empty() && Instant::now() < deadline {
-            thread::sleep(Duration::from_millis(100));
-            left = self.leftovers();
-        }
-        if self.daemon.is_some() {
+        let left = self.leftovers();
+        if self.daemon().is_some() {
             self.stop(Signal::SIGTERM);
         }
         // What is still in it is what the host finds left behind.

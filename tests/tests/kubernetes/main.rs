@@ -1,0 +1,14 @@
+//! Kubernetes runs pods with bulkhead as their `RuntimeClass`. The tests speak to containerd as the kubelet does.
+
+mod bad_input;
+mod containers;
+mod cri;
+mod environment;
+mod network;
+mod node;
+mod pod;
+mod resources;
+mod security;
+mod streams;
+mod survival;
+mod volumes;
