@@ -9,6 +9,7 @@ mod failure;
 mod network;
 mod pod;
 mod process;
+mod processors;
 mod reaper;
 mod sandbox;
 mod server;

@@ -20,6 +20,7 @@ use crate::{
     error::AgentError,
     pod::Pod,
     process::{launch::Stdio, stdio},
+    processors,
     reaper::Reaper,
     storage,
     streams::Streams,
@@ -91,6 +92,18 @@ impl Sandbox {
         self.reserve(id)?;
         let made = Pod::create(request).map(Arc::new);
         self.settle(id, made, Member::Pod).map(drop)
+    }
+
+    /// How many processors the quotas of all containers together can use up.
+    pub fn processors_in_use(&self) -> u32 {
+        let members = self.members();
+        let wanted = members.values().flatten().filter_map(|member| match member {
+            Member::Container(container) => container.cgroup().ok()?.read("cpu.max").ok(),
+            Member::Pod(_) => None,
+        });
+        wanted.fold(0, |sum: u32, limit| {
+            sum.saturating_add(processors::used_up_by(&limit))
+        })
     }
 
     fn reserve(&self, id: &str) -> Result<(), AgentError> {

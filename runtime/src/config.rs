@@ -13,6 +13,9 @@ use toml::de::DeTable;
 /// Where the configuration file is when nothing else is said.
 pub const DEFAULT_PATH: &str = "/etc/bulkhead/config.toml";
 
+/// A guest's kernel prepares for every processor that may come, so these are few unless somebody asks for more.
+pub const DEFAULT_MAX_VCPUS: u8 = 4;
+
 /// Settings of the host. A file that sets only some keys leaves the others at their defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -31,6 +34,9 @@ pub struct Config {
     pub kernel_parameters: String,
     /// Virtual processors of a sandbox, 1 to [`VmConfig::MAX_VCPUS`], unless a container's quota asks for more.
     pub vcpus: u8,
+    /// How many a sandbox can have after an update, 1 to [`VmConfig::MAX_VCPUS`]; when it is missing, as many as the host
+    /// has, at most [`DEFAULT_MAX_VCPUS`].
+    pub max_vcpus: Option<u8>,
     /// Memory of a sandbox in MiB, unless a container's limit asks for more.
     pub memory_mib: u32,
     /// What the guest's kernel and agent need beside a container's memory limit, in MiB.
@@ -53,6 +59,7 @@ impl Default for Config {
             apparmor_profiles: "/etc/bulkhead/apparmor".into(),
             kernel_parameters: String::new(),
             vcpus: 1,
+            max_vcpus: None,
             memory_mib: 256,
             memory_overhead_mib: 64,
             host_overhead_mib: 64,
@@ -62,7 +69,7 @@ impl Default for Config {
 }
 
 /// Every key, in the order of the documentation.
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "kernel",
     "initramfs",
     "vmm",
@@ -70,6 +77,7 @@ const KEYS: [&str; 11] = [
     "apparmor_profiles",
     "kernel_parameters",
     "vcpus",
+    "max_vcpus",
     "memory_mib",
     "memory_overhead_mib",
     "host_overhead_mib",
@@ -162,11 +170,11 @@ impl Config {
             let path = path.display().to_string();
             return Err(("vm_paths", format!("{path:?} is not an absolute path")));
         }
-        if !(1..=VmConfig::MAX_VCPUS).contains(&self.vcpus) {
-            return Err((
-                "vcpus",
-                format!("{} is not between 1 and {}", self.vcpus, VmConfig::MAX_VCPUS),
-            ));
+        for (key, value) in [("vcpus", Some(self.vcpus)), ("max_vcpus", self.max_vcpus)] {
+            if let Some(value) = value.filter(|value| !(1..=VmConfig::MAX_VCPUS).contains(value)) {
+                let problem = format!("{value} is not between 1 and {}", VmConfig::MAX_VCPUS);
+                return Err((key, problem));
+            }
         }
         if self.memory_mib < MIN_MEMORY_MIB {
             return Err((
@@ -278,6 +286,7 @@ mod tests {
         for (text, key) in [
             ("vcpus = 0", "vcpus"),
             ("vcpus = 65", "vcpus"),
+            ("max_vcpus = 65", "max_vcpus"),
             ("memory_mib = 15", "memory_mib"),
             ("boot_timeout_seconds = 0", "boot_timeout_seconds"),
             ("kernel = \"vmlinux\"", "kernel"),

@@ -19,6 +19,10 @@ pub struct VmConfig {
     pub kvm: InheritedFd,
     /// Number of virtual processors, 1 to [`VmConfig::MAX_VCPUS`].
     pub vcpus: u8,
+    /// How many there can be after [`crate::control::Request::AddVcpus`], from `vcpus` to [`VmConfig::MAX_VCPUS`]; when it
+    /// is missing, no more. The guest knows of all of them from the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_vcpus: Option<u8>,
     /// Size of the guest's memory in MiB, at least 16.
     pub memory_mib: u32,
     /// How the host provides it.

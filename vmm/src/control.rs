@@ -25,6 +25,12 @@ pub enum Request {
     Metrics {},
     /// The last lines of the guest's console.
     Console {},
+    /// Make virtual processors until there are `count`, or [`crate::config::VmConfig::max_vcpus`] if that is less, for the
+    /// guest to bring online. There are never fewer than before.
+    AddVcpus {
+        /// How many there are to be.
+        count: u8,
+    },
     /// Put the image whose descriptor is attached into the reserved slot of that name.
     AttachBlock {
         /// The slot's [`crate::config::BlockConfig::id`].
@@ -60,6 +66,11 @@ pub enum Response {
         /// The slot's number. The device is there when the guest's driver looks again: at the platform device
         /// `virtio-mmio.N` of that number.
         slot: usize,
+    },
+    /// To [`Request::AddVcpus`].
+    VcpusAdded {
+        /// How many there are now.
+        count: u8,
     },
     /// It could not be done; nothing has changed.
     Error {

@@ -32,6 +32,8 @@ pub struct Launch<'a> {
     pub kvm: OwnedFd,
     /// Number of virtual processors.
     pub vcpus: u8,
+    /// How many there can be; when it is missing, no more.
+    pub max_vcpus: Option<u8>,
     /// Size of the guest's memory in MiB.
     pub memory_mib: u32,
     /// How the host provides it.
@@ -182,6 +184,7 @@ impl Launch<'_> {
         VmConfig {
             kvm: passed.pass(self.kvm),
             vcpus: self.vcpus,
+            max_vcpus: self.max_vcpus,
             memory_mib: self.memory_mib,
             memory_backing: self.memory_backing,
             kernel: KernelConfig {

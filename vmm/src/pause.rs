@@ -15,27 +15,33 @@ pub struct Gate {
     state: Mutex<State>,
     changed: Condvar,
     all_wait: EventFd,
-    processors: usize,
 }
 
 struct State {
     closed: bool,
     waiting: usize,
+    processors: usize,
 }
 
 impl Gate {
-    /// An open gate for that many processors.
-    pub fn new(processors: usize) -> io::Result<Self> {
+    /// An open gate that no processor passes yet.
+    pub fn new() -> io::Result<Self> {
         Ok(Gate {
             closed: AtomicBool::new(false),
             state: Mutex::new(State {
                 closed: false,
                 waiting: 0,
+                processors: 0,
             }),
             changed: Condvar::new(),
             all_wait: EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?,
-            processors,
         })
+    }
+
+    /// One more processor passes it from now on. Must be said before its thread comes.
+    pub fn expect_another(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.processors += 1;
     }
 
     /// A processor's way through: returns whether it may run the guest, after waiting while the gate is closed. At the
@@ -53,7 +59,7 @@ impl Gate {
             return;
         }
         state.waiting += 1;
-        if state.waiting == self.processors {
+        if state.waiting == state.processors {
             // A write fails only when the counter is full; it is read at every pause.
             let _ = self.all_wait.write(1);
         }
@@ -78,7 +84,7 @@ impl Gate {
     /// Whether it is closed and every processor waits. If not yet, [`Gate::all_wait`] becomes readable when they do.
     pub fn is_everyone_waiting(&self) -> bool {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.closed && state.waiting == self.processors
+        state.closed && state.waiting == state.processors
     }
 
     /// Opens it.
@@ -107,7 +113,10 @@ mod tests {
     #[test]
     fn processors_wait_while_it_is_closed() {
         const PROCESSORS: usize = 3;
-        let gate = Arc::new(Gate::new(PROCESSORS).unwrap());
+        let gate = Arc::new(Gate::new().unwrap());
+        for _ in 0..PROCESSORS {
+            gate.expect_another();
+        }
         let end = End::new().unwrap();
         let passes = Arc::new(AtomicU64::new(0));
         let threads: Vec<_> = (0..PROCESSORS)

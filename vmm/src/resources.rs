@@ -44,6 +44,8 @@ pub struct Resources {
     pub kvm: OwnedFd,
     /// Number of virtual processors.
     pub vcpus: u8,
+    /// How many there can be.
+    pub max_vcpus: u8,
     /// Size of the guest's memory in MiB.
     pub memory_mib: u32,
     /// How the host provides it.
@@ -133,6 +135,13 @@ impl Resources {
     /// Checks the configuration and takes over its descriptors, but for the report's.
     pub fn take(config: VmConfig, inherited: &mut Inherited) -> Result<Self, ConfigurationError> {
         check_range("vcpus", config.vcpus.into(), 1, VmConfig::MAX_VCPUS.into())?;
+        let max_vcpus = config.max_vcpus.unwrap_or(config.vcpus);
+        check_range(
+            "max_vcpus",
+            max_vcpus.into(),
+            config.vcpus.into(),
+            VmConfig::MAX_VCPUS.into(),
+        )?;
         check_range(
             "memory_mib",
             config.memory_mib.into(),
@@ -158,6 +167,7 @@ impl Resources {
         Ok(Resources {
             kvm: inherited.take("kvm", config.kvm)?,
             vcpus: config.vcpus,
+            max_vcpus,
             memory_mib: config.memory_mib,
             memory_backing: config.memory_backing,
             kernel: inherited.take("kernel.image", config.kernel.image)?.into(),

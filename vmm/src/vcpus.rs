@@ -1,4 +1,5 @@
-//! All virtual processors of the guest together.
+//! All virtual processors of the guest together. Those that the guest does not start with are made when they are asked
+//! for: until then they are names in its tables, and cost the host nothing.
 
 use std::io;
 use std::sync::Arc;
@@ -9,39 +10,78 @@ use kvm_ioctls::VcpuFd;
 
 use crate::end::End;
 use crate::kick;
+use crate::kvm::KvmError;
 use crate::pause::Gate;
 use crate::vcpu::{Buses, Exits, Vcpu};
 
+/// Makes the virtual processor of that number.
+pub type MakeVcpu = Box<dyn Fn(u8) -> Result<VcpuFd, KvmError> + Send>;
+
+/// Virtual processors could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum VcpuError {
+    /// KVM refused one.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    /// The host has no thread or no descriptor for it.
+    #[error("cannot start a virtual processor")]
+    Start(#[from] io::Error),
+}
+
 /// The running processors.
 pub struct Vcpus {
+    make: MakeVcpu,
+    most: u8,
+    buses: Arc<Buses>,
+    end: End,
     threads: Vec<JoinHandle<()>>,
     exits: Vec<Arc<Exits>>,
     gate: Arc<Gate>,
 }
 
 impl Vcpus {
-    /// Starts a thread for each; the guest runs from then on.
-    pub fn start(vcpus: Vec<VcpuFd>, buses: &Arc<Buses>, end: &End) -> io::Result<Self> {
+    /// No processors yet; `most` are in the guest's tables.
+    ///
+    /// # Errors
+    /// The host has no descriptor or no signal for them.
+    pub fn new(make: MakeVcpu, most: u8, buses: Arc<Buses>, end: End) -> io::Result<Self> {
         kick::install_handler()?;
-        let gate = Arc::new(Gate::new(vcpus.len())?);
-        let exits: Vec<_> = vcpus.iter().map(|_| Arc::new(Exits::default())).collect();
-        let threads = vcpus
-            .into_iter()
-            .zip(&exits)
-            .enumerate()
-            .map(|(index, (fd, exits))| {
-                Vcpu {
-                    fd,
-                    index,
-                    buses: Arc::clone(buses),
-                    gate: Arc::clone(&gate),
-                    end: end.clone(),
-                    exits: Arc::clone(exits),
-                }
-                .start()
-            })
-            .collect::<Result<_, _>>()?;
-        Ok(Vcpus { threads, exits, gate })
+        Ok(Vcpus {
+            make,
+            most,
+            buses,
+            end,
+            threads: Vec::new(),
+            exits: Vec::new(),
+            gate: Arc::new(Gate::new()?),
+        })
+    }
+
+    /// Makes processors until there are `count`, or as many as the guest knows of, and starts a thread for each. The first
+    /// one runs from then on; others wait for the guest to start them. Returns how many there are.
+    ///
+    /// # Errors
+    /// The host has no room for them.
+    pub fn grow(&mut self, count: u8) -> Result<u8, VcpuError> {
+        let count = count.min(self.most);
+        let present = u8::try_from(self.threads.len()).expect("no more than `most`");
+        // All of them before the first one runs and looks for the others.
+        let made = (present..count).map(&self.make).collect::<Result<Vec<_>, _>>()?;
+        for fd in made {
+            let exits = Arc::new(Exits::default());
+            let vcpu = Vcpu {
+                fd,
+                index: self.threads.len(),
+                buses: Arc::clone(&self.buses),
+                gate: Arc::clone(&self.gate),
+                end: self.end.clone(),
+                exits: Arc::clone(&exits),
+            };
+            self.gate.expect_another();
+            self.threads.push(vcpu.start()?);
+            self.exits.push(exits);
+        }
+        Ok(count.max(present))
     }
 
     /// Has every processor leave the guest and wait. [`Gate::is_everyone_waiting`] says when they do.

@@ -41,7 +41,7 @@ pub fn run(resources: Resources, console: &Console, reporter: &Reporter) -> Resu
 
     let kvm = kvm::open(resources.kvm).at(Stage::Kvm)?;
     let vm = Arc::new(machine::create(&kvm).at(Stage::Kvm)?);
-    let processors = Processors::new(&kvm, resources.vcpus).at(Stage::Vcpus)?;
+    let processors = Processors::new(&kvm, resources.max_vcpus).at(Stage::Vcpus)?;
 
     let ram = layout::ram(u64::from(resources.memory_mib) << 20);
     processors.check_reach(&ram).at(Stage::Memory)?;
@@ -59,12 +59,20 @@ pub fn run(resources: Resources, console: &Console, reporter: &Reporter) -> Resu
     let disks =
         plug_devices(&mut slots, resources.devices, host_view, &event_loop.handle()).at(Stage::Devices)?;
     let command_line = format!(
-        "{} {}{}",
+        "{} {}{}{}",
         reset::PARAMETERS,
+        online(resources.vcpus, resources.max_vcpus),
         slots.parameters(),
         resources.command_line
     );
-    boot::write(&memory, kernel.entry, &command_line, initramfs, resources.vcpus).at(Stage::Kernel)?;
+    boot::write(
+        &memory,
+        kernel.entry,
+        &command_line,
+        initramfs,
+        resources.max_vcpus,
+    )
+    .at(Stage::Kernel)?;
 
     let serial_line = wiring::interrupt_line(&vm, layout::SERIAL_INTERRUPT).at(Stage::Devices)?;
     let serial = serial::new(
@@ -77,11 +85,10 @@ pub fn run(resources: Resources, console: &Console, reporter: &Reporter) -> Resu
         mmio,
     });
 
-    let vcpus = (0..resources.vcpus)
-        .map(|index| machine::create_vcpu(&vm, &processors, index, kernel.entry))
-        .collect::<Result<_, _>>()
-        .at(Stage::Vcpus)?;
-    let vcpus = Vcpus::start(vcpus, &buses, &end).at(Stage::Vcpus)?;
+    let make = Box::new(move |index| machine::create_vcpu(&vm, &processors, index, kernel.entry));
+    let mut vcpus =
+        Vcpus::new(make, resources.max_vcpus, Arc::clone(&buses), end.clone()).at(Stage::Vcpus)?;
+    vcpus.grow(resources.vcpus).at(Stage::Vcpus)?;
     if let Some(socket) = resources.control {
         let guest = Guest {
             vcpus,
@@ -98,6 +105,15 @@ pub fn run(resources: Resources, console: &Console, reporter: &Reporter) -> Resu
             Some(outcome) => return Ok(outcome.clone()),
             None => event_loop.turn().at(Stage::Run)?,
         }
+    }
+}
+
+/// The kernel's parameter by which it starts no more processors than there are, of those that its tables have.
+fn online(vcpus: u8, max_vcpus: u8) -> String {
+    if vcpus < max_vcpus {
+        format!("maxcpus={vcpus} ")
+    } else {
+        String::new()
     }
 }
 

@@ -61,6 +61,7 @@ fn launch<'a>(binary: &'a File, directory: &'a File, stderr: &'a OwnedFd) -> Lau
         stderr: stderr.as_fd(),
         kvm: null(),
         vcpus: 1,
+        max_vcpus: None,
         memory_mib: 128,
         memory_backing: MemoryBacking::default(),
         kernel: null(),

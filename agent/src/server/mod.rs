@@ -15,7 +15,7 @@ use crate::{
     container::{Ended, freezer, limits, processes, spec, stats},
     error::AgentError,
     failure::Step,
-    network,
+    network, processors,
     reaper::{Reaper, wait_for_exit},
     sandbox::{Member, Sandbox},
     volumes,
@@ -234,7 +234,19 @@ impl Agent for Service {
         let container = self.0.container(&request.container_id)?;
         let resources = spec::parse_resources(&request.resources).map_err(AgentError::from)?;
         limits::update(container.cgroup()?, &resources)?;
-        Ok(proto::UpdateResourcesResponse::default())
+        Ok(proto::UpdateResourcesResponse {
+            processors: self.0.processors_in_use(),
+            ..Default::default()
+        })
+    }
+
+    async fn online_processors(
+        &self,
+        _: &TtrpcContext,
+        request: proto::OnlineProcessorsRequest,
+    ) -> ttrpc::Result<proto::OnlineProcessorsResponse> {
+        processors::bring_online(request.count).map_err(AgentError::from)?;
+        Ok(proto::OnlineProcessorsResponse::default())
     }
 
     async fn stats(

@@ -7,8 +7,8 @@ use bulkhead_agent_protocol::{
     AGENT_PORT, AgentClient, SHARED_FOLDER, SHARED_TAG, VOLUME_FOLDER,
     messages::{
         self, ConfigureNetworkRequest, CreateContainerRequest, CreatePodRequest, DeleteRequest,
-        LoadAppArmorProfileRequest, ResizeTerminalRequest, ShutdownRequest, SignalRequest,
-        StartContainerRequest, Stdio, Storage, UpdateVolumeRequest, WaitRequest, WaitResponse,
+        LoadAppArmorProfileRequest, OnlineProcessorsRequest, ResizeTerminalRequest, ShutdownRequest,
+        SignalRequest, StartContainerRequest, Stdio, Storage, UpdateVolumeRequest, WaitRequest, WaitResponse,
     },
 };
 use protobuf::MessageField;
@@ -84,6 +84,21 @@ impl Agent {
         };
         self.client
             .load_app_armor_profile(Context::default(), &request)
+            .await?;
+        Ok(())
+    }
+
+    /// Has the guest use that many processors, which the VMM has made.
+    ///
+    /// # Errors
+    /// One does not start.
+    pub async fn online_processors(&self, count: u8) -> Result<(), AgentError> {
+        let request = OnlineProcessorsRequest {
+            count: count.into(),
+            ..OnlineProcessorsRequest::default()
+        };
+        self.client
+            .online_processors(Context::default(), &request)
             .await?;
         Ok(())
     }

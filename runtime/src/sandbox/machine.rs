@@ -14,7 +14,7 @@ use super::{
     boot_files::{check_initramfs, check_kernel, open_initramfs, open_kernel},
     host_files::open_allowed,
     image_files::open_image,
-    size::SizeError,
+    size::{SizeError, max_vcpus},
 };
 use crate::{
     config::Config,
@@ -72,6 +72,8 @@ pub enum MachineError {
 pub struct Machine {
     /// How big it is.
     pub size: Size,
+    /// How many virtual processors it can have later.
+    pub max_vcpus: u8,
     /// The VMM's binary.
     pub vmm: HostFile,
     /// How the VMM is to behave.
@@ -119,8 +121,10 @@ impl Machine {
             .map(Ok)
             .into_iter()
             .chain(bundle.disks.disks.iter().map(open_disk));
+        let size = Size::checked(config, spec)?;
         Ok(Self {
-            size: Size::checked(config, spec)?,
+            size,
+            max_vcpus: max_vcpus(config, spec, size.vcpus),
             vmm: open_vmm(config, vm)?,
             options: options.unwrap_or_default(),
             kernel: match named(config, vm, "vm.kernel.path", |vm| &vm.kernel.path)? {

@@ -4,7 +4,10 @@ use std::fs;
 
 use bulkhead_vmm::config::VmConfig;
 
-use crate::{config::Config, oci::Spec};
+use crate::{
+    config::{Config, DEFAULT_MAX_VCPUS},
+    oci::{CpuLimits, Spec},
+};
 
 const MIB: u64 = 1 << 20;
 
@@ -15,6 +18,27 @@ pub struct Size {
     pub vcpus: u8,
     /// Memory in MiB.
     pub memory_mib: u32,
+}
+
+/// How many virtual processors a microVM that starts with `vcpus` can have later: no more where `vm.hwConfig` says how
+/// many it has.
+pub fn max_vcpus(config: &Config, spec: &Spec, vcpus: u8) -> u8 {
+    if spec.vm.as_ref().is_some_and(|vm| vm.hw_config.vcpus.is_some()) {
+        return vcpus;
+    }
+    let most = config.max_vcpus.unwrap_or_else(|| {
+        let host = u8::try_from(Host::read().cpus).unwrap_or(u8::MAX);
+        host.min(DEFAULT_MAX_VCPUS)
+    });
+    most.max(vcpus)
+}
+
+/// How many processors it takes to use up a quota of processor time; none for one that limits nothing.
+pub fn vcpus_of(limits: &CpuLimits) -> Option<u64> {
+    let quota = limits.quota.and_then(|quota| u64::try_from(quota).ok());
+    let period = limits.period.filter(|&period| period > 0);
+    let quota = quota.filter(|&quota| quota > 0)?;
+    Some(quota.div_ceil(period.unwrap_or(100_000)))
 }
 
 /// What there is to give.
@@ -87,46 +111,25 @@ impl Size {
             .limit
             .and_then(|bytes| u64::try_from(bytes).ok())
             .filter(|&bytes| bytes > 0);
-        let quota = limits
-            .cpu
-            .quota
-            .and_then(|quota| u64::try_from(quota).ok())
-            .filter(|&quota| quota > 0);
+        let vcpus = vcpus_of(&limits.cpu);
         let configured = Self {
             vcpus: config.vcpus,
             memory_mib: config.memory_mib,
         };
-        if memory.is_none() && quota.is_none() {
+        if memory.is_none() && vcpus.is_none() {
             return configured;
         }
-        configured.grown(
-            config,
-            memory,
-            quota.map(|quota| (quota, limits.cpu.period)),
-            Host::read(),
-        )
+        configured.grown(config, memory, vcpus, Host::read())
     }
 
-    fn grown(
-        self,
-        config: &Config,
-        memory: Option<u64>,
-        quota: Option<(u64, Option<u64>)>,
-        host: Host,
-    ) -> Self {
+    fn grown(self, config: &Config, memory: Option<u64>, vcpus: Option<u64>, host: Host) -> Self {
         let memory_mib = memory.map_or(0, |bytes| {
             bytes
                 .div_ceil(MIB)
                 .saturating_add(config.memory_overhead_mib.into())
                 .min(host.memory_mib)
         });
-        let vcpus = quota.map_or(0, |(quota, period)| {
-            let period = period.filter(|&period| period > 0).unwrap_or(100_000);
-            quota
-                .div_ceil(period)
-                .min(host.cpus)
-                .min(VmConfig::MAX_VCPUS.into())
-        });
+        let vcpus = vcpus.map_or(0, |vcpus| vcpus.min(host.cpus).min(VmConfig::MAX_VCPUS.into()));
         Self {
             vcpus: self.vcpus.max(u8::try_from(vcpus).unwrap_or(VmConfig::MAX_VCPUS)),
             memory_mib: self.memory_mib.max(u32::try_from(memory_mib).unwrap_or(u32::MAX)),
@@ -143,13 +146,20 @@ mod tests {
         memory_mib: 16 * 1024,
     };
 
-    fn grown(memory: Option<u64>, quota: Option<(u64, Option<u64>)>) -> (u8, u32) {
+    fn grown(memory: Option<u64>, quota: Option<(i64, Option<u64>)>) -> (u8, u32) {
         let config = Config::default();
         let configured = Size {
             vcpus: config.vcpus,
             memory_mib: config.memory_mib,
         };
-        let size = configured.grown(&config, memory, quota, HOST);
+        let vcpus = quota.and_then(|(quota, period)| {
+            vcpus_of(&CpuLimits {
+                quota: Some(quota),
+                period,
+                ..CpuLimits::default()
+            })
+        });
+        let size = configured.grown(&config, memory, vcpus, HOST);
         (size.vcpus, size.memory_mib)
     }
 
@@ -166,7 +176,7 @@ mod tests {
 
     #[test]
     fn the_host_is_the_limit() {
-        assert_eq!(grown(Some(u64::MAX), Some((u64::MAX, Some(0)))), (8, 16 * 1024));
+        assert_eq!(grown(Some(u64::MAX), Some((i64::MAX, Some(0)))), (8, 16 * 1024));
     }
 
     #[test]

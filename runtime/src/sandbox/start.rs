@@ -5,8 +5,8 @@ use std::{io, os::fd::BorrowedFd, rc::Rc, time::Duration};
 use bulkhead_agent_protocol::AGENT_PORT;
 
 use super::{
-    Agent, AgentError, GuestSocket, Machine, Network, SharedFolder, StateError, StateFolder, Uplink, Vmm,
-    VmmEnd, VmmError,
+    Agent, AgentError, GuestSocket, Machine, Network, Processors, SharedFolder, StateError, StateFolder,
+    Uplink, Vmm, VmmControl, VmmEnd, VmmError,
 };
 
 /// How long the VMM may take to answer a question about a guest that is in trouble.
@@ -19,6 +19,7 @@ pub struct Sandbox {
     /// Whether the guest has to write back before its end.
     is_written: bool,
     agent: Agent,
+    control: VmmControl,
     guest: Rc<GuestSocket>,
 }
 
@@ -122,6 +123,7 @@ impl Sandbox {
         match connection {
             Ok(connection) => Ok(Self {
                 agent: Agent::new(connection),
+                control: starting.vmm.control(),
                 vmm: Some(starting.vmm),
                 is_written: starting.is_written,
                 guest: starting.guest,
@@ -143,6 +145,7 @@ impl Sandbox {
             vmm: None,
             is_written: false,
             agent: Agent::connect(&guest).await?,
+            control: VmmControl::of(owner)?,
             guest: Rc::new(guest),
         })
     }
@@ -154,8 +157,13 @@ impl Sandbox {
 
     /// The guest's ties to the network namespace of the calling thread: none yet. They are its owner's to make.
     pub fn network(&self) -> Option<Network> {
-        let vmm = self.vmm.as_ref()?;
-        Some(Network::new(vmm.control(), self.agent.clone()))
+        self.vmm.as_ref()?;
+        Some(Network::new(self.control.clone(), self.agent.clone()))
+    }
+
+    /// The way to more processors for the guest.
+    pub fn processors(&self) -> Processors {
+        Processors::new(self.control.clone(), self.agent.clone())
     }
 
     /// The way to the guest's ports.

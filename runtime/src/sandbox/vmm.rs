@@ -19,7 +19,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
     Machine, SharedFolder, StateError, StateFolder, Uplink, VmmControl, VmmEnd, end::BootFiles,
-    folder::address, network::NETWORK_SLOTS, vmm_control::LONGEST_ANSWER,
+    network::NETWORK_SLOTS, vmm_control::LONGEST_ANSWER,
 };
 use crate::{logging, readiness::watch};
 
@@ -75,7 +75,6 @@ impl Vmm {
             kernel: machine.kernel.path,
             initramfs: machine.initramfs.as_ref().map(|file| file.path.clone()),
         };
-        let handle = folder.handle()?;
         let stderr = logging::of_children().map_err(VmmError::Descriptors)?;
         let console = machine.options.console.then(|| stderr.try_clone());
         let console = console
@@ -90,6 +89,7 @@ impl Vmm {
             stderr: stderr.as_fd(),
             kvm: open_kvm()?.into(),
             vcpus: machine.size.vcpus,
+            max_vcpus: Some(machine.max_vcpus),
             memory_mib: machine.size.memory_mib,
             memory_backing: machine.options.memory,
             kernel: machine.kernel.file.into(),
@@ -122,13 +122,13 @@ impl Vmm {
         rustix::io::ioctl_fionbio(&report, true).map_err(|e| VmmError::Descriptors(e.into()))?;
         let pidfd = watch(pidfd, Interest::READABLE).map_err(VmmError::Descriptors)?;
         let report = watch(report, Interest::READABLE).map_err(VmmError::Descriptors)?;
-        let socket = address(&handle, StateFolder::CONTROL);
+        let control = VmmControl::of(folder)?;
         Ok((
             Self {
                 pidfd,
                 report,
                 said: Vec::new(),
-                control: VmmControl::new(handle, socket),
+                control,
                 boot_files: Rc::new(boot_files),
             },
             uplink,

@@ -15,6 +15,8 @@ use tokio::{
     net::UnixStream,
 };
 
+use super::{StateError, StateFolder, folder::address};
+
 /// The most that is read of what a VMM says, in bytes: it is not trusted to stop.
 pub const LONGEST_ANSWER: usize = 1 << 20;
 
@@ -27,12 +29,16 @@ pub struct VmmControl {
 }
 
 impl VmmControl {
-    /// By the socket's path, which may go through the descriptor of its folder.
-    pub fn new(folder: OwnedFd, socket: PathBuf) -> Self {
-        Self {
-            _folder: Rc::new(folder),
-            socket,
-        }
+    /// By the state folder of the sandbox's owner.
+    ///
+    /// # Errors
+    /// The folder has gone.
+    pub fn of(folder: &StateFolder) -> Result<Self, StateError> {
+        let handle = folder.handle()?;
+        Ok(Self {
+            socket: address(&handle, StateFolder::CONTROL),
+            _folder: Rc::new(handle),
+        })
     }
 
     /// Sends a request and waits for the answer.

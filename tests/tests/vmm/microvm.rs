@@ -66,6 +66,7 @@ impl MicroVm {
                 .unwrap()
                 .into(),
             vcpus: 1,
+            max_vcpus: None,
             memory_mib: 128,
             memory_backing: MemoryBacking::default(),
             kernel: open(&harness::kernel()).into(),

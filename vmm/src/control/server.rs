@@ -1,6 +1,7 @@
 //! Takes the requests of the control socket, on the event loop.
 //!
-//! Its system calls: accept4, recvmsg, sendto, close, epoll_ctl, read (the pause's event), tgkill and futex (pausing).
+//! Its system calls: accept4, recvmsg, sendto, close, epoll_ctl, read (the pause's event), tgkill and futex
+//! (pausing), ioctl, mmap and clone3 (processors).
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -181,6 +182,10 @@ fn answer(request: Request, client: &mut Client, guest: &mut Guest) -> Option<Re
             guest.vcpus.resume();
             Response::Done
         }
+        Request::AddVcpus { count } => match guest.vcpus.grow(count) {
+            Ok(count) => Response::VcpusAdded { count },
+            Err(cause) => error(&with_causes(&cause)),
+        },
         Request::Stop {} => {
             guest.end.reach(Outcome::Stopped);
             Response::Done

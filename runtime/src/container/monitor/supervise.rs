@@ -16,7 +16,8 @@ use crate::{
     },
     oci::{GuestPaths, Volume, drop_host_resources, volume_data},
     sandbox::{
-        Agent, Exit, Limits as HostLimits, Network, Sandbox, SharedFiles, Size, StartError, State, Status,
+        Agent, Exit, Limits as HostLimits, Network, Processors, Sandbox, SharedFiles, Size, StartError,
+        State, Status,
     },
     signals,
 };
@@ -41,6 +42,7 @@ struct Watched<'a> {
     /// From then on.
     copying: Option<Copying>,
     limits: Limits,
+    processors: Processors,
     voice: Voice,
     /// The guest's ties to the network namespace, if the container has one of its own.
     network: Option<Network>,
@@ -68,6 +70,7 @@ impl Monitor {
             streams: Some(streams),
             copying: None,
             limits: Limits::of(&self.bundle.document),
+            processors: sandbox.processors(),
             voice,
             network: self.bundle.spec.linux.network().and_then(|_| sandbox.network()),
         };
@@ -215,12 +218,19 @@ impl Watched<'_> {
         let mut sections = limits.about(resources);
         drop_host_resources(&mut sections);
         let sections = sections.to_string().into_bytes();
-        if let Err(error) = self.agent.update(self.state.id.as_str(), sections).await {
-            // Refused as a whole: the host goes back to what the guest still has.
-            self.limit_on_host(&self.limits).await?;
-            return Err(error.to_string());
-        }
+        let used = match self.agent.update(self.state.id.as_str(), sections).await {
+            Ok(used) => used,
+            Err(error) => {
+                // Refused as a whole: the host goes back to what the guest still has.
+                self.limit_on_host(&self.limits).await?;
+                return Err(error.to_string());
+            }
+        };
         self.limits = limits;
+        if let Err(error) = self.processors.grow(used).await {
+            // The limits hold; there is only less to be used than they let.
+            tracing::error!(%error, "the guest has fewer processors than its containers may use");
+        }
         Ok(())
     }
 

@@ -35,18 +35,19 @@ impl Agent {
         Ok(())
     }
 
-    /// Changes limits of a container: `resources` is JSON like `linux.resources` of `config.json`.
+    /// Changes limits of a container: `resources` is JSON like `linux.resources` of `config.json`. Returns how many
+    /// processors the quotas of all containers of the guest can use up then.
     ///
     /// # Errors
     /// The field whose limit cannot be set; all are then as they were.
-    pub async fn update(&self, id: &str, resources: Vec<u8>) -> Result<(), AgentError> {
+    pub async fn update(&self, id: &str, resources: Vec<u8>) -> Result<u32, AgentError> {
         let request = UpdateResourcesRequest {
             container_id: id.to_owned(),
             resources,
             ..UpdateResourcesRequest::default()
         };
-        self.client.update_resources(Context::default(), &request).await?;
-        Ok(())
+        let updated = self.client.update_resources(Context::default(), &request).await?;
+        Ok(updated.processors)
     }
 
     /// The files of a container's cgroup in the guest, as the guest's kernel shows them.

@@ -199,6 +199,7 @@ impl VmmConfig<'_> {
         let config = VmConfig {
             kvm: kvm.as_raw_fd(),
             vcpus: 1,
+            max_vcpus: None,
             memory_mib: self.memory_mib,
             memory_backing: MemoryBacking::default(),
             kernel: KernelConfig {

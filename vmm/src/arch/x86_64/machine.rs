@@ -49,8 +49,17 @@ pub fn create_vcpu(
     msrs::set(&vcpu)?;
     if index == 0 {
         registers::set(&vcpu, entry)?;
+    } else {
+        list_apic(&vcpu)?;
     }
     Ok(vcpu)
+}
+
+/// Has KVM look again at which local APICs there are. It does so when a guest sets one up, but not when a processor is made:
+/// the interrupts that start one which was made later would find nobody.
+fn list_apic(vcpu: &VcpuFd) -> Result<(), KvmError> {
+    let state = vcpu.get_lapic().map_err(KvmError::call("KVM_GET_LAPIC"))?;
+    vcpu.set_lapic(&state).map_err(KvmError::call("KVM_SET_LAPIC"))
 }
 
 /// What a KVM must offer.

@@ -46,7 +46,13 @@ fn start() -> Server {
             ports: Ports::new(serial, reset::new(memory, console.clone(), their_end.clone())),
             mmio: MmioBus::new(0, Vec::new()),
         });
-        let vcpus = Vcpus::start(Vec::new(), &buses, &their_end).unwrap();
+        let vcpus = Vcpus::new(
+            Box::new(|_| unreachable!("none can be made")),
+            0,
+            buses,
+            their_end.clone(),
+        )
+        .unwrap();
         let disks = vec![blk::Block::reserved("disk").slot()];
         let mut event_loop = EventLoop::new().unwrap();
         let handle = event_loop.handle();
