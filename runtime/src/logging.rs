@@ -47,9 +47,6 @@ static SUBJECT: OnceLock<(Id, Id)> = OnceLock::new();
 
 static FORMAT_OF_STDERR: OnceLock<Format> = OnceLock::new();
 
-/// The container that this process is about.
-static CONTAINER: OnceLock<String> = OnceLock::new();
-
 /// Sets the log up, if there is to be one.
 ///
 /// # Errors
@@ -75,11 +72,6 @@ pub fn set_up(file: Option<&Path>, format: Format, debug: bool) -> io::Result<()
         }
     }
     Ok(())
-}
-
-/// Has each line of the log say which container it is about: several may share a log.
-pub fn about(container: &str) {
-    let _ = CONTAINER.set(container.to_owned());
 }
 
 /// Opens the log. A pipe is opened for reading, too: then it can be written to while nobody else reads it, and when it is full
@@ -242,10 +234,6 @@ where
     ) -> fmt::Result {
         let mut fields = Fields::default();
         event.record(&mut fields);
-        if let Some(container) = CONTAINER.get() {
-            let name = "container".to_owned();
-            fields.others.entry(name).or_insert_with(|| json!(container));
-        }
         let level = *event.metadata().level();
         if self.0 == Format::Json {
             return writer.write_str(&json_line(level, &fields.message, fields.others));

@@ -14,7 +14,6 @@ use crate::{
         Console, Creation, GivenStreams, Presence, StandardStreams, Standin, Terminal, hand_over,
         write_pid_file,
     },
-    logging,
     oci::Bundle,
     sandbox::Id,
 };
@@ -57,7 +56,6 @@ impl CreationOptions {
         if self.preserve_fds > 0 {
             return Err(Error::PreserveFds);
         }
-        logging::about(&self.id);
         let creation = Creation {
             id: Id::try_from(self.id.clone())?,
             driver: global.driver(),

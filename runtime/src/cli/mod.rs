@@ -94,7 +94,6 @@ impl Global {
 
     /// A container of that name, which was created at least.
     fn container(&self, id: String) -> Result<(StateFolder, State), Error> {
-        logging::about(&id);
         let id = Id::try_from(id)?;
         let folder = self.folder(&id)?;
         let state = folder.load()?.ok_or(StateError::Missing(id))?;

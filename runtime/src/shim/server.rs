@@ -19,7 +19,10 @@ use super::{
     command_line::CommandLine, context::Context, descriptors, events::Publisher, reaper::Reaper, rootfs,
     sandbox_service::SandboxService, standin::Commands, task_service::TaskService, tasks::Tasks,
 };
-use crate::logging::{self, Format};
+use crate::{
+    logging::{self, Format},
+    sandbox::Id,
+};
 
 /// Below it, the state folders of each of containerd's namespaces are in a folder of its name.
 const ROOT: &str = "/run/containerd/bulkhead";
@@ -44,7 +47,8 @@ pub fn execute(line: &CommandLine) -> anyhow::Result<()> {
     let bundle = std::env::current_dir().context("the bundle")?;
     let log = Some(bundle.join("log")).filter(|log| is_pipe(log));
     if log.is_some() {
-        logging::about(&line.id);
+        let id: Id = line.id.parse().context("-id")?;
+        logging::set_subject(&id, &id);
         logging::set_up(log.as_deref(), Format::Text, line.debug).context("the log")?;
     }
     rootfs::leave_mount_namespace().context("make a mount namespace")?;

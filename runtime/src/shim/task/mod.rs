@@ -232,7 +232,7 @@ impl Task {
             }
         };
         if tokio::time::timeout(LAST_STEPS, ended).await.is_err() {
-            tracing::warn!(container = self.id, "further processes take long to end");
+            tracing::warn!(task = self.id, "further processes take long to end");
         }
     }
 
@@ -267,7 +267,7 @@ impl Task {
         tokio::select! {
             watched = watch => {
                 if let Err(error) = watched {
-                    tracing::debug!(container = self.id, %error, "memory no longer watched");
+                    tracing::debug!(task = self.id, %error, "memory no longer watched");
                 }
             }
             _ = self.init.ended() => {}
