@@ -4,6 +4,7 @@ mod bad_input;
 mod containers;
 mod cri;
 mod environment;
+mod many;
 mod network;
 mod node;
 mod pod;
