@@ -33,7 +33,7 @@ run: product testbed ## Build everything and run a container in its own microVM 
 	@$(testbed) exec --here-if-possible -- $(target)/debug/bulkhead-demo
 
 test: packages := $(caller_packages)
-test: product testbed ## Check format and lints, run unit and integration tests (40 minutes at first, then 25)
+test: product testbed ## Check format and lints, run unit and integration tests (45 minutes at first, then 30)
 	@echo '== Format and lints'
 	@cargo fmt --all --check
 	@cargo clippy --quiet --workspace --all-targets -- --deny warnings
