@@ -14,21 +14,20 @@ use bulkhead_agent_protocol::{
     messages::{UpdateVolumeRequest, Volume},
 };
 use rustix::{
-    fs::{AtFlags, Dir, Mode, OFlags, mkdirat, openat, readlinkat, renameat, symlinkat, unlinkat},
+    fs::{AtFlags, Dir, Mode, mkdirat, openat, readlinkat, renameat, symlinkat, unlinkat},
     io::Errno,
 };
 
-use crate::{container::copy_up, error::AgentError, failure::Step};
+use crate::{
+    container::copy_up::{self, FOLDER},
+    error::AgentError,
+    failure::Step,
+};
 
 /// The link to the folder that has the content.
 const DATA: &CStr = c"..data";
 /// Where that link is made before it takes the old one's place.
 const NEW_DATA: &CStr = c"..data_tmp";
-
-const FOLDER: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::CLOEXEC)
-    .union(OFlags::NOFOLLOW);
 
 /// Makes the copy of a volume.
 ///

@@ -1,10 +1,9 @@
 //! A person uses docker, with bulkhead as its runtime.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::Ipv4Addr;
 
-use bulkhead_tests::harness::{DOCKER_IMAGE as IMAGE, Docker};
+use bulkhead_tests::harness::{DOCKER_IMAGE as IMAGE, Docker, page};
 use bulkhead_tests::testbed::channel::WindowSize;
 
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
@@ -38,12 +37,7 @@ fn containers_run_serve_are_looked_at_and_end() {
         .with_code(0);
     let logs = docker.docker(["logs", "--follow", "web"]).spawn();
     logs.wait_for("ready\n");
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, 8080)).expect("the published port is open");
-    stream
-        .write_all(b"GET /page HTTP/1.0\r\n\r\n")
-        .expect("the server listens");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer");
+    let answer = page((Ipv4Addr::LOCALHOST, 8080));
     assert!(answer.ends_with("\r\n\r\nhello\n"), "{answer}");
 
     // Others look into it.

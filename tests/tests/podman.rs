@@ -2,11 +2,10 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::fs::FileTypeExt;
 
-use bulkhead_tests::harness::{PODMAN_IMAGE as IMAGE, Podman};
+use bulkhead_tests::harness::{PODMAN_IMAGE as IMAGE, Podman, page};
 use bulkhead_tests::testbed::channel::WindowSize;
 
 const SIZE: WindowSize = WindowSize {
@@ -46,17 +45,6 @@ fn tasks(podman: &Podman, container: &str) -> u32 {
     ];
     let count = podman.podman(stats).output().success();
     count.trim_end().parse().expect("a number")
-}
-
-/// What a server on the engine's host answers for the page.
-fn page(port: u16) -> String {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("the published port is open");
-    stream
-        .write_all(b"GET /page HTTP/1.0\r\n\r\n")
-        .expect("the server listens");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer");
-    answer
 }
 
 #[test]
@@ -117,7 +105,11 @@ fn a_service_is_published_looked_at_paused_stopped_and_killed() {
         .output()
         .with_code(0);
     wait_until_ready(&podman, "web");
-    assert!(page(8080).ends_with("\r\n\r\nhello from web\n"), "{}", page(8080));
+    assert!(
+        page((Ipv4Addr::LOCALHOST, 8080)).ends_with("\r\n\r\nhello from web\n"),
+        "{}",
+        page((Ipv4Addr::LOCALHOST, 8080))
+    );
     let listed = podman
         .podman(["ps", "--format={{.Names}} {{.Status}}"])
         .output()
@@ -178,7 +170,7 @@ fn a_service_is_published_looked_at_paused_stopped_and_killed() {
     podman.podman(["pause", "web"]).output().with_code(0);
     assert_eq!(format(&podman, "web", "{{.State.Status}}"), "paused");
     podman.podman(["unpause", "web"]).output().with_code(0);
-    assert!(page(8080).ends_with("hello from web\n"));
+    assert!(page((Ipv4Addr::LOCALHOST, 8080)).ends_with("hello from web\n"));
 
     // It is asked to end, runs again, and is made to end.
     podman.podman(["stop", "--time=60", "web"]).output().with_code(0);
@@ -362,7 +354,7 @@ fn the_containers_of_a_pod_share_a_machine() {
         exec("client", "wget -qO- http://127.0.0.1/page"),
         "hello from pod\n"
     );
-    assert!(page(8080).ends_with("hello from pod\n"));
+    assert!(page((Ipv4Addr::LOCALHOST, 8080)).ends_with("hello from pod\n"));
     exec("client", "echo shared > /dev/shm/note");
     assert_eq!(exec("server", "cat /dev/shm/note"), "shared\n");
 

@@ -39,6 +39,20 @@ impl EventLoop {
         self.0.run()?;
         Ok(())
     }
+
+    /// Turns one for ever on a thread of its own, and gives the way to it.
+    #[cfg(test)]
+    pub fn on_its_own_thread() -> LoopHandle {
+        let (send, receive) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let mut event_loop = Self::new().unwrap();
+            send.send(event_loop.handle()).unwrap();
+            loop {
+                event_loop.turn().unwrap();
+            }
+        });
+        receive.recv().unwrap()
+    }
 }
 
 impl LoopHandle {

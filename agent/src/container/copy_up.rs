@@ -32,7 +32,8 @@ pub fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
-const FOLDER: OFlags = OFlags::RDONLY
+/// How a folder is opened that is not to be a symbolic link.
+pub const FOLDER: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::CLOEXEC)
     .union(OFlags::NOFOLLOW);

@@ -6,7 +6,7 @@ use clap::Args;
 use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use super::{Error, Global, Status, io};
+use super::{Error, Global, Status, event_loop, io};
 use crate::{
     container::Stats,
     sandbox::{Agent, AgentError, GuestSocket, Status as ContainerStatus},
@@ -53,11 +53,7 @@ impl Events {
             _ => return Err(Error::NoEvents(state.id)),
         }
         let guest = GuestSocket::of(&global.folder(&state.sandbox)?)?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .enable_time()
-            .build()
-            .map_err(io("make an event loop"))?;
+        let runtime = event_loop()?;
         let id = state.id.as_str();
         runtime.block_on(async {
             let agent = Agent::connect(&guest).await?;

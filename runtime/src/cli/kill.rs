@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{Error, Global, Status, io};
+use super::{Error, Global, Status, event_loop};
 use crate::{
     sandbox::{Agent, AgentError, GuestSocket, State, Status as ContainerStatus},
     signals,
@@ -42,10 +42,7 @@ impl Kill {
 /// Sends a signal to the first process of a container, or to `all` of them.
 pub fn send(global: &Global, state: &State, signal: u32, all: bool) -> Result<(), Error> {
     let guest = GuestSocket::of(&global.folder(&state.sandbox)?)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()
-        .map_err(io("make an event loop"))?;
+    let runtime = event_loop()?;
     let sent = runtime.block_on(async {
         let agent = Agent::connect(&guest).await?;
         agent.signal(state.id.as_str(), signal, all).await

@@ -4,7 +4,7 @@ use std::{io::Write, process::ExitCode};
 
 use clap::Args;
 
-use super::{Global, Status, io};
+use super::{Global, Status, event_loop, io};
 use crate::metrics;
 
 /// Print the figures of all sandboxes and their containers, for Prometheus
@@ -21,11 +21,7 @@ impl Metrics {
     pub fn execute(self, global: &Global) -> Status {
         let sandbox = self.id.map(|id| global.container(id)).transpose()?;
         let folder = sandbox.as_ref().map(|(folder, _)| folder);
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .enable_time()
-            .build()
-            .map_err(io("make an event loop"))?;
+        let runtime = event_loop()?;
         let text = runtime.block_on(metrics::text(&global.root, folder))?;
         std::io::stdout()
             .write_all(text.as_bytes())

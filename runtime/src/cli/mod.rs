@@ -231,6 +231,15 @@ impl Error {
 /// What a command that did not fail exits with.
 type Status = Result<ExitCode, Error>;
 
+/// What a command runs in that asks the agent.
+fn event_loop() -> Result<tokio::runtime::Runtime, Error> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .map_err(io("make an event loop"))
+}
+
 fn io(action: impl Into<String>) -> impl FnOnce(std::io::Error) -> Error {
     move |source| Error::Io {
         action: action.into(),

@@ -5,7 +5,7 @@ use std::{io::Write, process::ExitCode, time::SystemTime};
 use bulkhead_agent_protocol::messages::ProcessInfo;
 use clap::Args;
 
-use super::{Error, Global, Status, io};
+use super::{Error, Global, Status, event_loop, io};
 use crate::{
     clock::LocalTime,
     sandbox::{Agent, GuestSocket, State, Status as ContainerStatus},
@@ -67,10 +67,7 @@ fn is_known(option: &str) -> bool {
 
 fn list(global: &Global, state: &State) -> Result<Vec<ProcessInfo>, Error> {
     let guest = GuestSocket::of(&global.folder(&state.sandbox)?)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()
-        .map_err(io("make an event loop"))?;
+    let runtime = event_loop()?;
     runtime.block_on(async {
         let agent = Agent::connect(&guest).await?;
         Ok(agent.processes(state.id.as_str()).await?)

@@ -1,5 +1,6 @@
 //! A container's life on the host: its stand-in, its streams, its terminal.
 
+mod cgroup_files;
 mod console;
 pub mod control;
 mod creation;
@@ -20,6 +21,7 @@ mod stdio;
 mod streams;
 mod terminal;
 
+pub use cgroup_files::{CgroupFiles, Counts, DeviceCounts, number};
 pub use console::{Console, HandOverError, hand_over};
 pub use creation::{Creation, CreationError, Presence, Standin};
 pub use description::describe;

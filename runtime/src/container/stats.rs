@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use bulkhead_agent_protocol::messages::CgroupFile;
 use serde::Serialize;
 
-/// What stands for no limit.
-const UNLIMITED: u64 = u64::MAX;
+use super::{CgroupFiles, Counts};
 
 /// All figures of a container.
 #[derive(Debug, Default, PartialEq, Serialize)]
@@ -131,17 +130,15 @@ fn is_zero(number: &u64) -> bool {
 impl Stats {
     /// Of a cgroup with these files. A file that is not there has nothing to say.
     pub fn of(files: Vec<CgroupFile>) -> Self {
-        let files: BTreeMap<String, String> =
-            files.into_iter().map(|file| (file.name, file.content)).collect();
-        let text = |name: &str| files.get(name).map_or("", String::as_str);
+        let files = CgroupFiles::new(files);
         Self {
-            cpu: Cpu::of(text("cpu.stat")),
-            memory: Memory::of(&text),
+            cpu: Cpu::of(&files.counts("cpu.stat")),
+            memory: Memory::of(&files),
             pids: Pids {
-                current: number(text("pids.current")).unwrap_or_default(),
-                limit: number(text("pids.max")).unwrap_or_default(),
+                current: files.value("pids.current"),
+                limit: files.value("pids.max"),
             },
-            blkio: BlockIo::of(text("io.stat")),
+            blkio: BlockIo::of(&files),
             hugetlb: huge_pages(&files),
             ..Self::default()
         }
@@ -149,9 +146,8 @@ impl Stats {
 }
 
 impl Cpu {
-    fn of(stat: &str) -> Self {
-        let counts = counts(stat);
-        let count = |key: &str| counts.get(key).copied().unwrap_or_default();
+    fn of(stat: &Counts) -> Self {
+        let count = |key: &str| stat.get(key);
         let nanos = |key: &str| count(key).saturating_mul(1000);
         Self {
             usage: CpuUsage {
@@ -169,43 +165,34 @@ impl Cpu {
 }
 
 impl Memory {
-    fn of<'a>(text: &impl Fn(&'a str) -> &'a str) -> Self {
-        let value = |name| number(text(name)).unwrap_or_default();
-        let limit = |name| number(text(name)).unwrap_or(UNLIMITED);
-        let refused = |name| counts(text(name)).get("max").copied().unwrap_or_default();
-        let raw = counts(text("memory.stat"));
+    fn of(files: &CgroupFiles) -> Self {
+        let stat = files.counts("memory.stat");
         let usage = MemoryEntry {
-            limit: limit("memory.max"),
-            usage: value("memory.current"),
-            max: value("memory.peak"),
-            failcnt: refused("memory.events"),
+            limit: files.limit("memory.max"),
+            usage: files.value("memory.current"),
+            max: files.value("memory.peak"),
+            failcnt: files.counts("memory.events").get("max"),
         };
         Self {
-            cache: raw.get("file").copied().unwrap_or_default(),
+            cache: stat.get("file"),
             // The kernel counts swap apart, and readers expect it with memory.
             swap: MemoryEntry {
-                limit: limit("memory.swap.max").saturating_add(usage.limit),
-                usage: value("memory.swap.current").saturating_add(usage.usage),
+                limit: files.limit("memory.swap.max").saturating_add(usage.limit),
+                usage: files.value("memory.swap.current").saturating_add(usage.usage),
                 ..MemoryEntry::default()
             },
             usage,
-            raw,
+            raw: stat.0,
             ..Self::default()
         }
     }
 }
 
 impl BlockIo {
-    /// Of lines like `8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6`.
-    fn of(stat: &str) -> Self {
+    fn of(files: &CgroupFiles) -> Self {
         let mut all = Self::default();
-        for line in stat.lines() {
-            let mut words = line.split_ascii_whitespace();
-            let device = words.next().and_then(|device| device.split_once(':'));
-            let Some((major, minor)) = device.and_then(|(a, b)| Some((number(a)?, number(b)?))) else {
-                continue;
-            };
-            for (key, value) in words.filter_map(|word| word.split_once('=')) {
+        for device in files.devices() {
+            for (key, value) in device.counts {
                 let (list, op) = match key {
                     "rbytes" => (&mut all.io_service_bytes_recursive, "Read"),
                     "wbytes" => (&mut all.io_service_bytes_recursive, "Write"),
@@ -215,10 +202,9 @@ impl BlockIo {
                     "dios" => (&mut all.io_serviced_recursive, "Discard"),
                     _ => continue,
                 };
-                let value = number(value).unwrap_or_default();
                 list.push(BlockIoEntry {
-                    major,
-                    minor,
+                    major: device.major,
+                    minor: device.minor,
                     op,
                     value,
                 });
@@ -228,38 +214,13 @@ impl BlockIo {
     }
 }
 
-/// Each size of pages, from `hugetlb.<size>.current` and `.events`.
-fn huge_pages(files: &BTreeMap<String, String>) -> BTreeMap<String, HugePages> {
-    let size_of = |name: &str| {
-        let size = name.strip_prefix("hugetlb.")?.strip_suffix(".current")?;
-        (!size.contains('.')).then(|| size.to_owned())
+fn huge_pages(files: &CgroupFiles) -> BTreeMap<String, HugePages> {
+    let pages = |size: &str| HugePages {
+        usage: files.value(&format!("hugetlb.{size}.current")),
+        failcnt: files.counts(&format!("hugetlb.{size}.events")).get("max"),
     };
-    let figures = |(name, content): (&String, &String)| {
-        let size = size_of(name)?;
-        let events = files.get(&format!("hugetlb.{size}.events"));
-        let pages = HugePages {
-            usage: number(content).unwrap_or_default(),
-            failcnt: events
-                .and_then(|events| counts(events).get("max").copied())
-                .unwrap_or_default(),
-        };
-        Some((size, pages))
-    };
-    files.iter().filter_map(figures).collect()
-}
-
-/// The number that a file says; none for `max` and for what is no number.
-fn number(text: &str) -> Option<u64> {
-    text.trim().parse().ok()
-}
-
-/// The numbers of a file with lines of a key and a number.
-fn counts(text: &str) -> BTreeMap<String, u64> {
-    let pair = |line: &str| {
-        let (key, value) = line.split_once(' ')?;
-        Some((key.to_owned(), number(value)?))
-    };
-    text.lines().filter_map(pair).collect()
+    let sizes = files.huge_page_sizes();
+    sizes.map(|size| (size.to_owned(), pages(size))).collect()
 }
 
 #[cfg(test)]

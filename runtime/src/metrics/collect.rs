@@ -2,7 +2,6 @@
 
 use std::{fs, hash::Hash, sync::atomic::AtomicU64};
 
-use bulkhead_agent_protocol::messages::CgroupFile;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -10,7 +9,10 @@ use prometheus_client::{
 };
 
 use super::PATIENCE;
-use crate::sandbox::{Agent, AgentError, GuestSocket, State, StateFolder};
+use crate::{
+    container::{CgroupFiles, Counts, number},
+    sandbox::{Agent, AgentError, GuestSocket, State, StateFolder},
+};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfSandbox {
@@ -119,9 +121,13 @@ impl Figures {
         add(
             &self.sandbox_cpu,
             &sandbox,
-            entry(&read("cpu.stat"), "usage_usec").map(seconds),
+            Counts::of(&read("cpu.stat")).find("usage_usec").map(seconds),
         );
-        set(&self.sandbox_memory, &sandbox, number(&read("memory.current")));
+        set(
+            &self.sandbox_memory,
+            &sandbox,
+            number(&read("memory.current")).map(figure),
+        );
         for member in members {
             for (stage, seconds) in &member.stages {
                 let stage = OfStage {
@@ -147,7 +153,7 @@ impl Figures {
         let agent = Agent::connect(&guest).await?;
         for member in members {
             match agent.stats(member.id.as_str()).await {
-                Ok(files) => self.of_container(sandbox, member, &files),
+                Ok(files) => self.of_container(sandbox, member, &CgroupFiles::new(files)),
                 // It has ended, or is a pod's own, which has no processes.
                 Err(AgentError::Refused(_)) => {}
                 Err(error) => return Err(error),
@@ -156,26 +162,30 @@ impl Figures {
         Ok(())
     }
 
-    fn of_container(&self, sandbox: &OfSandbox, member: &State, files: &[CgroupFile]) {
+    fn of_container(&self, sandbox: &OfSandbox, member: &State, files: &CgroupFiles) {
         let container = OfContainer {
             sandbox: sandbox.sandbox.clone(),
             container: member.id.to_string(),
         };
-        let file = |name: &str| {
-            let found = files.iter().find(|file| file.name == name);
-            found.map_or("", |file| file.content.as_str())
-        };
         add(
             &self.cpu,
             &container,
-            entry(file("cpu.stat"), "usage_usec").map(seconds),
+            files.counts("cpu.stat").find("usage_usec").map(seconds),
         );
-        set(&self.memory, &container, number(file("memory.current")));
-        set(&self.processes, &container, number(file("pids.current")));
+        set(
+            &self.memory,
+            &container,
+            files.number("memory.current").map(figure),
+        );
+        set(
+            &self.processes,
+            &container,
+            files.number("pids.current").map(figure),
+        );
         add(
             &self.oom_kills,
             &container,
-            entry(file("memory.events"), "oom_kill"),
+            files.counts("memory.events").find("oom_kill").map(figure),
         );
     }
 }
@@ -192,31 +202,11 @@ fn add<L: Clone + Eq + Hash>(family: &Count<L>, labels: &L, value: Option<f64>) 
     }
 }
 
-fn seconds(microseconds: f64) -> f64 {
-    microseconds / 1e6
+fn seconds(microseconds: u64) -> f64 {
+    figure(microseconds) / 1e6
 }
 
-/// The number that is all of a file.
-fn number(file: &str) -> Option<f64> {
-    file.trim_end().parse().ok()
-}
-
-/// The number in the line of that key.
-fn entry(file: &str, key: &str) -> Option<f64> {
-    let line = |line: &str| line.strip_prefix(key)?.strip_prefix(' ').and_then(number);
-    file.lines().find_map(line)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn figures_are_read_from_the_files_of_a_cgroup() {
-        let file = "usage_usec 1500000\nusage_user_usec 1\n";
-        assert_eq!(entry(file, "usage_usec"), Some(1_500_000.0));
-        assert_eq!(entry(file, "usage"), None);
-        assert_eq!(number("42\n"), Some(42.0));
-        assert_eq!(number("max\n"), None);
-    }
+/// As Prometheus has numbers.
+fn figure(number: u64) -> f64 {
+    number as f64
 }

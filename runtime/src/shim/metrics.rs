@@ -1,6 +1,6 @@
 //! A container's figures as containerd wants them: those of its cgroup (version 2) in the guest.
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::time::SystemTime;
 
 use bulkhead_agent_protocol::messages::CgroupFile;
 use containerd_shim_protos::cgroups_v2::metrics::{
@@ -10,6 +10,8 @@ use protobuf::{
     MessageField,
     well_known_types::{any::Any, timestamp::Timestamp},
 };
+
+use crate::container::{CgroupFiles, DeviceCounts, number};
 
 /// The name of the message.
 const NAME: &str = "io.containerd.cgroups.v2.Metrics";
@@ -31,43 +33,26 @@ pub fn timestamp(time: SystemTime) -> Timestamp {
 pub fn encode(files: Vec<CgroupFile>) -> protobuf::Result<Any> {
     Ok(Any {
         type_url: NAME.to_owned(),
-        value: protobuf::Message::write_to_bytes(&Files::new(files).metrics())?,
+        value: protobuf::Message::write_to_bytes(&Files(CgroupFiles::new(files)).metrics())?,
         ..Any::default()
     })
 }
 
-/// The files of a cgroup by name. One that is not there has nothing to say.
-struct Files(BTreeMap<String, String>);
+/// The files of the cgroup.
+struct Files(CgroupFiles);
 
 impl Files {
-    fn new(files: Vec<CgroupFile>) -> Self {
-        Self(files.into_iter().map(|file| (file.name, file.content)).collect())
-    }
-
-    fn text(&self, name: &str) -> &str {
-        self.0.get(name).map_or("", String::as_str)
-    }
-
-    fn value(&self, name: &str) -> u64 {
-        number(self.text(name)).unwrap_or_default()
-    }
-
-    /// A limit, the largest number where there is none.
-    fn limit(&self, name: &str) -> u64 {
-        number(self.text(name)).unwrap_or(u64::MAX)
-    }
-
     fn metrics(&self) -> Metrics {
         Metrics {
             pids: MessageField::some(PidsStat {
-                current: self.value("pids.current"),
-                limit: self.value("pids.max"),
+                current: self.0.value("pids.current"),
+                limit: self.0.value("pids.max"),
                 ..PidsStat::default()
             }),
             cpu: MessageField::some(self.cpu()),
             memory: MessageField::some(self.memory()),
             io: MessageField::some(IOStat {
-                usage: self.text("io.stat").lines().filter_map(device).collect(),
+                usage: self.0.devices().map(device).collect(),
                 psi: self.pressure("io.pressure"),
                 ..IOStat::default()
             }),
@@ -78,7 +63,8 @@ impl Files {
     }
 
     fn cpu(&self) -> CPUStat {
-        let count = counts(self.text("cpu.stat"));
+        let stat = self.0.counts("cpu.stat");
+        let count = |key| stat.get(key);
         CPUStat {
             usage_usec: count("usage_usec"),
             user_usec: count("user_usec"),
@@ -94,7 +80,8 @@ impl Files {
     }
 
     fn memory(&self) -> MemoryStat {
-        let count = counts(self.text("memory.stat"));
+        let stat = self.0.counts("memory.stat");
+        let count = |key| stat.get(key);
         MemoryStat {
             anon: count("anon"),
             file: count("file"),
@@ -129,19 +116,20 @@ impl Files {
             pglazyfreed: count("pglazyfreed"),
             thp_fault_alloc: count("thp_fault_alloc"),
             thp_collapse_alloc: count("thp_collapse_alloc"),
-            usage: self.value("memory.current"),
-            usage_limit: self.limit("memory.max"),
-            swap_usage: self.value("memory.swap.current"),
-            swap_limit: self.limit("memory.swap.max"),
-            max_usage: self.value("memory.peak"),
-            swap_max_usage: self.value("memory.swap.peak"),
+            usage: self.0.value("memory.current"),
+            usage_limit: self.0.limit("memory.max"),
+            swap_usage: self.0.value("memory.swap.current"),
+            swap_limit: self.0.limit("memory.swap.max"),
+            max_usage: self.0.value("memory.peak"),
+            swap_max_usage: self.0.value("memory.swap.peak"),
             psi: self.pressure("memory.pressure"),
             ..MemoryStat::default()
         }
     }
 
     fn memory_events(&self) -> MemoryEvents {
-        let count = counts(self.text("memory.events"));
+        let stat = self.0.counts("memory.events");
+        let count = |key| stat.get(key);
         MemoryEvents {
             low: count("low"),
             high: count("high"),
@@ -153,25 +141,20 @@ impl Files {
         }
     }
 
-    /// Each size of pages, from `hugetlb.<size>.current`, `.max` and `.events`.
     fn huge_pages(&self) -> Vec<HugeTlbStat> {
-        let sizes = self.0.keys().filter_map(|name| {
-            let size = name.strip_prefix("hugetlb.")?.strip_suffix(".current")?;
-            (!size.contains('.')).then_some(size)
-        });
         let pages = |size: &str| HugeTlbStat {
-            current: self.value(&format!("hugetlb.{size}.current")),
-            max: self.limit(&format!("hugetlb.{size}.max")),
-            failcnt: counts(self.text(&format!("hugetlb.{size}.events")))("max"),
+            current: self.0.value(&format!("hugetlb.{size}.current")),
+            max: self.0.limit(&format!("hugetlb.{size}.max")),
+            failcnt: self.0.counts(&format!("hugetlb.{size}.events")).get("max"),
             pagesize: size.to_owned(),
             ..HugeTlbStat::default()
         };
-        sizes.map(pages).collect()
+        self.0.huge_page_sizes().map(pages).collect()
     }
 
     /// Of lines like `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`; none if the kernel does not count it.
     fn pressure(&self, name: &str) -> MessageField<PSIStats> {
-        let line = |kind| self.text(name).lines().find_map(|line| pressure(line, kind));
+        let line = |kind| self.0.text(name).lines().find_map(|line| pressure(line, kind));
         match (line("some"), line("full")) {
             (None, None) => MessageField::none(),
             (some, full) => MessageField::some(PSIStats {
@@ -202,17 +185,13 @@ fn pressure(line: &str, kind: &str) -> Option<PSIData> {
     Some(data)
 }
 
-/// Of a line like `8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6`.
-fn device(line: &str) -> Option<IOEntry> {
-    let mut words = line.split_ascii_whitespace();
-    let (major, minor) = words.next()?.split_once(':')?;
+fn device(device: DeviceCounts<'_>) -> IOEntry {
     let mut entry = IOEntry {
-        major: number(major)?,
-        minor: number(minor)?,
+        major: device.major,
+        minor: device.minor,
         ..IOEntry::default()
     };
-    for (key, value) in words.filter_map(|word| word.split_once('=')) {
-        let value = number(value).unwrap_or_default();
+    for (key, value) in device.counts {
         match key {
             "rbytes" => entry.rbytes = value,
             "wbytes" => entry.wbytes = value,
@@ -221,22 +200,7 @@ fn device(line: &str) -> Option<IOEntry> {
             _ => {}
         }
     }
-    Some(entry)
-}
-
-/// The number that a text is; none for `max` and for what is no number.
-fn number(text: &str) -> Option<u64> {
-    text.trim().parse().ok()
-}
-
-/// The numbers of a file with lines of a key and a number; zero for a key that is not there.
-fn counts(text: &str) -> impl Fn(&str) -> u64 {
-    let pairs = text
-        .lines()
-        .filter_map(|line| line.split_once(' '))
-        .filter_map(|(key, value)| Some((key.to_owned(), number(value)?)));
-    let counts: BTreeMap<String, u64> = pairs.collect();
-    move |key| counts.get(key).copied().unwrap_or_default()
+    entry
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ pub mod processes;
 mod rootfs;
 mod seclusion;
 mod systemd;
+mod web;
 
 pub use artifacts::{
     NotBuilt, bulkhead as bulkhead_binary, check as check_artifacts, initramfs, kernel, make_root_image,
@@ -39,6 +40,7 @@ pub use host::Host;
 pub use image::Image;
 pub use podman::{IMAGE as PODMAN_IMAGE, Podman};
 pub use systemd::Systemd;
+pub use web::page;
 
 use std::env;
 use std::path::PathBuf;

@@ -1,23 +1,13 @@
 //! Pods on the network that CNI's plugins have made.
 
-use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::thread;
 
+use bulkhead_tests::harness::page;
 use serde_json::json;
 
 use crate::node::Node;
-
-/// What the web server at an address answers for `/page`.
-fn page(address: IpAddr, port: u16) -> String {
-    let mut stream = TcpStream::connect((address, port)).expect("the port is open");
-    stream
-        .write_all(b"GET /page HTTP/1.0\r\n\r\n")
-        .expect("the server listens");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer");
-    answer
-}
 
 #[test]
 fn pods_reach_each_other_and_the_host_by_their_addresses() {
@@ -38,9 +28,9 @@ fn pods_reach_each_other_and_the_host_by_their_addresses() {
         "{addresses:?}"
     );
     for address in &addresses {
-        assert!(page(*address, 80).ends_with("\r\n\r\nhello\n"));
+        assert!(page((*address, 80)).ends_with("\r\n\r\nhello\n"));
     }
-    assert!(page(Ipv4Addr::LOCALHOST.into(), 8080).ends_with("\r\n\r\nhello\n"));
+    assert!(page((Ipv4Addr::LOCALHOST, 8080)).ends_with("\r\n\r\nhello\n"));
 
     // The host's own address on the pods' network is that of the gateway.
     let listener = TcpListener::bind("10.88.0.1:7000").expect("the bridge has it");

@@ -252,6 +252,14 @@ impl Shim {
         }
     }
 
+    /// Creates a task and starts it; answers with its pid.
+    pub async fn run(&self, creation: &CreateTaskRequest) -> u32 {
+        let created = self.tasks.create(Context::default(), creation).await;
+        let pid = created.expect("created").pid;
+        self.start(&creation.id, "").await.expect("started");
+        pid
+    }
+
     /// Sends a request to a method of the task service by its older name.
     pub async fn older<M: Message>(&self, method: &str, request: &impl Message) -> ttrpc::Result<M> {
         let request = ttrpc::Request {

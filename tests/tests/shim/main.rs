@@ -364,11 +364,7 @@ async fn input_reaches_its_end_when_it_is_closed_and_a_terminal_has_the_size_tha
     let mut creation = containerd.creation(&bundle, id);
     creation.stdin = stdin.display().to_string();
     creation.stdout = stdout.path.display().to_string();
-    shim.tasks
-        .create(Context::default(), &creation)
-        .await
-        .expect("created");
-    shim.start(id, "").await.expect("started");
+    shim.run(&creation).await;
     // Who writes comes and goes; the input goes on until it is closed.
     fs::write(&stdin, "one\n").expect("somebody reads");
     fs::write(&stdin, "two\n").expect("somebody reads");
@@ -457,11 +453,7 @@ async fn output_goes_to_files_and_to_the_programs_that_are_named_for_it() {
     assert!(refused.contains("/no/such/logger"), "{refused}");
     creation.stdout = format!("file://{}", file.display());
     creation.stderr = creation.stdout.clone();
-    shim.tasks
-        .create(Context::default(), &creation)
-        .await
-        .expect("created");
-    shim.start(id, "").await.expect("started");
+    shim.run(&creation).await;
     shim.wait(id, "").await;
     assert_eq!(fs::read_to_string(&file).expect("written").lines().count(), 2);
     shim.delete(id, "").await.expect("deleted");
@@ -475,11 +467,7 @@ async fn events_wait_for_a_containerd_that_is_away() {
     let bundle = containerd.host.script("exit 5");
     let shim = containerd.start(&bundle, id).await;
     let creation = containerd.creation(&bundle, id);
-    shim.tasks
-        .create(Context::default(), &creation)
-        .await
-        .expect("created");
-    shim.start(id, "").await.expect("started");
+    shim.run(&creation).await;
     assert_eq!(shim.wait(id, "").await, 5);
     assert!(containerd.events().is_empty());
     containerd.listen().await;
@@ -502,11 +490,7 @@ async fn want_of_memory_is_told_before_the_end() {
     });
     let shim = containerd.start(&bundle, id).await;
     let creation = containerd.creation(&bundle, id);
-    shim.tasks
-        .create(Context::default(), &creation)
-        .await
-        .expect("created");
-    shim.start(id, "").await.expect("started");
+    shim.run(&creation).await;
     assert_eq!(shim.wait(id, "").await, 128 + SIGKILL);
     assert_eq!(
         containerd.events_until("exit").await,
@@ -523,13 +507,7 @@ async fn a_microvm_that_dies_ends_its_container_at_once() {
     let bundle = containerd.host.script("sleep 1000");
     let shim = containerd.start(&bundle, id).await;
     let creation = containerd.creation(&bundle, id);
-    let pid = shim
-        .tasks
-        .create(Context::default(), &creation)
-        .await
-        .expect("created")
-        .pid;
-    shim.start(id, "").await.expect("started");
+    let pid = shim.run(&creation).await;
     shim.tasks
         .exec(Context::default(), &script(id, "e1", "sleep 1000"))
         .await
@@ -557,13 +535,7 @@ async fn what_a_shim_leaves_that_was_killed_is_removed() {
     let bundle = containerd.host.script("sleep 1000");
     let shim = containerd.start(&bundle, id).await;
     let creation = containerd.creation(&bundle, id);
-    let pid = shim
-        .tasks
-        .create(Context::default(), &creation)
-        .await
-        .expect("created")
-        .pid;
-    shim.start(id, "").await.expect("started");
+    let pid = shim.run(&creation).await;
     let process = shim.pid();
     kill(process, Signal::SIGKILL).expect("alive");
     assert!(processes::wait_until_gone(process, LIMIT));
@@ -677,13 +649,7 @@ async fn the_containers_of_a_pod_share_a_shim_and_a_microvm_and_end_with_it() {
         source: "/no/such/layer".to_owned(),
         ..Mount::default()
     });
-    let pid = shim
-        .tasks
-        .create(Context::default(), &creation)
-        .await
-        .expect("created")
-        .pid;
-    shim.start(&pod, "").await.expect("started");
+    let pid = shim.run(&creation).await;
     assert_eq!(shim.status(&pod, "").await, Status::RUNNING);
 
     // One that ends by itself, another one in its place, and one that stays.
@@ -696,22 +662,14 @@ async fn the_containers_of_a_pod_share_a_shim_and_a_microvm_and_end_with_it() {
             format!("unix://{}", shim.socket.display())
         );
         let creation = containerd.creation(&bundle, &id);
-        shim.tasks
-            .create(Context::default(), &creation)
-            .await
-            .expect("created");
-        shim.start(&id, "").await.expect("started");
+        shim.run(&creation).await;
         assert_eq!(shim.wait(&id, "").await, code);
         assert_eq!(shim.delete(&id, "").await.expect("deleted"), code);
     }
     let id = &containerd.host.new_id();
     let bundle = member(&containerd, &pod, "sleep 1000");
     let creation = containerd.creation(&bundle, id);
-    shim.tasks
-        .create(Context::default(), &creation)
-        .await
-        .expect("created");
-    shim.start(id, "").await.expect("started");
+    shim.run(&creation).await;
     let monitor = nix::unistd::Pid::from_raw(i32::try_from(pid).expect("a pid"));
     assert_eq!(processes::descendants(monitor).len(), 1, "one VMM");
     assert_eq!(code(shim.delete(&pod, "").await), Code::FAILED_PRECONDITION);

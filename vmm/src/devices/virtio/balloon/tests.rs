@@ -1,5 +1,3 @@
-use std::thread;
-
 use proptest::prelude::*;
 use virtio_queue::desc::split::Descriptor;
 use vm_memory::{Address, Bytes, GuestAddress};
@@ -14,18 +12,10 @@ const REPORTS: usize = 2;
 
 /// A driver whose device works on a loop of its own thread.
 fn start(features: u64) -> MockDriver {
-    let (send, receive) = std::sync::mpsc::channel();
-    thread::spawn(move || {
-        let mut event_loop = EventLoop::new().unwrap();
-        send.send(event_loop.handle()).unwrap();
-        loop {
-            event_loop.turn().unwrap();
-        }
-    });
     let driver = MockDriver::new(3);
     let mut activation = driver.activation();
     activation.features = features;
-    Balloon::new(receive.recv().unwrap())
+    Balloon::new(EventLoop::on_its_own_thread())
         .activate(activation)
         .unwrap();
     driver

@@ -1,5 +1,3 @@
-use std::thread;
-
 use super::*;
 use crate::config::MemoryBacking;
 use crate::devices::virtio::mock_driver::MockDriver;
@@ -8,16 +6,8 @@ use vm_memory::GuestAddress;
 
 /// A driver whose device works on a loop of its own thread.
 fn start() -> MockDriver {
-    let (send, receive) = std::sync::mpsc::channel();
-    thread::spawn(move || {
-        let mut event_loop = EventLoop::new().unwrap();
-        send.send(event_loop.handle()).unwrap();
-        loop {
-            event_loop.turn().unwrap();
-        }
-    });
     let driver = MockDriver::new(1);
-    Rng::new(receive.recv().unwrap())
+    Rng::new(EventLoop::on_its_own_thread())
         .activate(driver.activation())
         .unwrap();
     driver
