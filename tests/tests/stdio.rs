@@ -77,11 +77,13 @@ fn output_that_finds_no_room_is_an_error() {
     assert!(output.stderr().contains(text), "{}", output.stderr());
 }
 
-/// The program has ended by then, and its exit status alone would say that all is well.
+/// The program has ended by then, and its exit status alone would say that all is well. Of what it wrote, about 300 kB fit
+/// into the host's socket and pipe, and about 400 kB more into the VMM and the guest: with more it would not end, with less
+/// nothing would be lost.
 #[test]
 fn output_that_a_dying_vmm_takes_with_it_is_an_error() {
     let host = Host::new();
-    let bundle = host.script("head -c 700000 /dev/zero");
+    let bundle = host.script("head -c 500000 /dev/zero");
     let log = host.folder().join("log");
     mkfifo(&log, Mode::S_IRWXU).unwrap();
     let (mut reader, writer) = io::pipe().unwrap();
@@ -97,7 +99,7 @@ fn output_that_a_dying_vmm_takes_with_it_is_an_error() {
     assert!(log.any(|line| line.unwrap().contains("program ended")));
     kill(running.vmm(), Signal::SIGKILL).unwrap();
     let received = io::copy(&mut reader, &mut io::sink()).unwrap();
-    assert!(received < 700_000, "all of it was on the host already");
+    assert!(received < 500_000, "all of it was on the host already");
     let stderr = running.wait().with_code(1).stderr();
     assert!(stderr.contains("the VMM was killed by signal 9"), "{stderr}");
 }
