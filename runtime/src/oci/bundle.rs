@@ -16,6 +16,7 @@ use super::{
     refuse_unsupported,
     spec::drop_nulls,
     validate::{resolve, validate},
+    vm_annotations,
 };
 
 /// The longest `config.json` in bytes: it travels to the guest in one message, which can have 4 MiB.
@@ -133,6 +134,7 @@ impl Bundle {
     fn check(folder: PathBuf, mut document: Value) -> Result<Self, FieldError> {
         let mut spec = Spec::view(&document)?;
         leave_out_devices_of_the_host(&mut spec, &mut document);
+        vm_annotations::complete(&mut spec.vm, &spec.annotations)?;
         let (root, mut binds) = validate(&spec, &folder)?;
         refuse_unsupported(&document)?;
         check_words(&document["process"])?;

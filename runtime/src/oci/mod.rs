@@ -16,6 +16,7 @@ mod shared_memory;
 mod spec;
 mod validate;
 mod vm;
+mod vm_annotations;
 mod vmm_options;
 mod volumes;
 

@@ -14,6 +14,9 @@ use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 /// The longest text of options that mount(2) takes: a page, with the zero at its end.
 const MAX_OPTIONS: usize = 4095;
 
+/// The options by which an overlay names folders.
+const LAYERS: [&str; 3] = ["lowerdir", "upperdir", "workdir"];
+
 /// Why a root file system is not there.
 #[derive(Debug, thiserror::Error)]
 pub enum RootfsError {
@@ -26,6 +29,18 @@ pub enum RootfsError {
         origin: String,
         /// Where.
         target: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A folder of an overlay is not there.
+    #[error("mount overlay at {}: {option} {}: {source}", target.display(), folder.display())]
+    Layer {
+        /// Where.
+        target: PathBuf,
+        /// The option that names the folder.
+        option: String,
+        /// The folder.
+        folder: PathBuf,
         /// Why not.
         source: io::Error,
     },
@@ -138,7 +153,24 @@ fn mount_one(mount: &Mount, target: &Path) -> Result<(), RootfsError> {
         flags,
         data.as_c_str(),
     )
-    .map_err(|errno| failed(errno.into()))
+    .map_err(|errno| absent_layer(mount, target).unwrap_or_else(|| failed(errno.into())))
+}
+
+/// The first folder of an overlay that is not there: the kernel does not say which.
+fn absent_layer(mount: &Mount, target: &Path) -> Option<RootfsError> {
+    let options = mount.options.iter().filter_map(|option| option.split_once('='));
+    let mut folders = options
+        .filter(|(option, _)| LAYERS.contains(option))
+        .flat_map(|(option, folders)| folders.split(':').map(move |folder| (option, folder)));
+    folders.find_map(|(option, folder)| {
+        let source = std::fs::metadata(folder).err()?;
+        Some(RootfsError::Layer {
+            target: target.to_owned(),
+            option: option.to_owned(),
+            folder: folder.into(),
+            source,
+        })
+    })
 }
 
 /// Names the lower layers by descriptors, which are to be kept until the mount.

@@ -52,8 +52,11 @@ const STATE: [&str; 5] = [
 ];
 /// The cgroup below which containerd makes those of containers, by namespace. They stay.
 const CGROUPS: &str = "/sys/fs/cgroup";
-/// Below them, one folder a namespace, which is empty if no container is.
-const TASKS: &str = "/run/containerd/io.containerd.runtime.v2.task";
+/// In each, one folder a namespace, which is empty if no container is.
+const TASKS: [&str; 2] = [
+    "/run/containerd/io.containerd.runtime.v2.task",
+    "/run/containerd/bulkhead",
+];
 
 /// A containerd of the test's own, secluded from the machine's. Dropping it ends it and fails the test if anything is
 /// left of containers; those are the test's to remove.
@@ -106,6 +109,7 @@ default_runtime_name = "test"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.test]
 runtime_type = "{runtime}"
 privileged_without_host_devices = true
+pod_annotations = ["dev.bulkhead.vm.*"]
 "#,
                 storage = storage.display(),
                 network = network.display(),
@@ -202,7 +206,7 @@ privileged_without_host_devices = true
     }
 
     fn left_now(&self) -> Vec<String> {
-        let namespaces = entries(TASKS);
+        let namespaces = TASKS.into_iter().flat_map(entries);
         let files = STATE
             .into_iter()
             .map(PathBuf::from)
