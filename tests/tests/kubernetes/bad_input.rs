@@ -65,12 +65,18 @@ fn annotations_choose_a_machine_within_what_the_node_allows() {
             ["vm.kernel.path: /etc/passwd", "vm_paths"],
         ),
         (
-            ("dev.bulkhead.vm.image.path", "/usr/share/bulkhead/../../../etc/passwd"),
+            (
+                "dev.bulkhead.vm.image.path",
+                "/usr/share/bulkhead/../../../etc/passwd",
+            ),
             ["vm.image.path", "/etc/passwd"],
         ),
         (
             ("dev.bulkhead.vm.hwConfig.memory", "1Gi"),
-            ["annotations.dev.bulkhead.vm.hwConfig.memory: \"1Gi\"", "not a number"],
+            [
+                "annotations.dev.bulkhead.vm.hwConfig.memory: \"1Gi\"",
+                "not a number",
+            ],
         ),
         (
             ("dev.bulkhead.vm.hwConfig.memory", "1125899906842624"),
@@ -90,7 +96,8 @@ fn annotations_choose_a_machine_within_what_the_node_allows() {
             "dev.bulkhead.vm.kernel.parameters": "test.one=1  test.two=2",
         });
     });
-    let container = pod.run("nproc; awk '{print $NF}' /proc/cmdline; awk '/MemTotal/ {print ($2 < 196608)}' /proc/meminfo");
+    let container = pod
+        .run("nproc; awk '{print $NF}' /proc/cmdline; awk '/MemTotal/ {print ($2 < 196608)}' /proc/meminfo");
     assert_eq!(container.success(), "2\ntest.two=2\n1\n");
     pod.remove();
 }
@@ -139,8 +146,15 @@ fn a_program_that_cannot_be_run_is_named() {
     program("garbage", 0o755);
     let pod = node.pod(|_| ());
     let of_image = |image: &Image| refused(&pod, |config| config["image"]["image"] = json!(image.name));
-    assert_words(&of_image(&missing), &["/no/such/entrypoint", "No such file or directory"]);
-    assert_words(&of_image(&stranger), &["a-stranger"]);
+    assert_words(
+        &of_image(&missing),
+        &["/no/such/entrypoint", "no such file or directory"],
+    );
+    // containerd looks the user up, in a file that the image does not have.
+    assert_words(
+        &of_image(&stranger),
+        &["/etc/passwd", "no such file or directory"],
+    );
     let run = |command: &str, edit: &dyn Fn(&mut Value)| {
         refused(&pod, |config| {
             config["command"] = json!([command]);
@@ -163,9 +177,14 @@ fn a_program_that_cannot_be_run_is_named() {
 
 /// The folder that an overlay has on top, of a container that has not been started.
 fn upper_folder(node: &Node, container: &str) -> PathBuf {
-    let mounts = node
-        .containerd
-        .ctr(["--namespace", "k8s.io", "snapshots", "mounts", "/target", container]);
+    let mounts = node.containerd.ctr([
+        "--namespace",
+        "k8s.io",
+        "snapshots",
+        "mounts",
+        "/target",
+        container,
+    ]);
     let mounts = mounts.output().success();
     let (_, from) = mounts.split_once("upperdir=").expect("an overlay");
     from.split([',', ' ']).next().expect("a path").into()
@@ -182,7 +201,10 @@ fn a_root_file_system_that_has_vanished_is_named() {
     let away = upper.with_extension("away");
     fs::rename(&upper, &away).unwrap();
     let message = container.start().expect_err("there is no root").message;
-    assert_words(&message, &["rootfs", upper.to_str().unwrap(), "No such file or directory"]);
+    assert_words(
+        &message,
+        &["rootfs", upper.to_str().unwrap(), "No such file or directory"],
+    );
     assert_eq!(known(), [pod.id.clone()]);
     fs::rename(&away, &upper).unwrap();
     container.remove();
@@ -207,6 +229,8 @@ fn a_full_disk_is_named() {
     fs::create_dir_all(STATE).unwrap();
     let small = Some("tmpfs");
     mount(small, STATE, small, MsFlags::empty(), Some("size=256k")).unwrap();
+    let volume = node.volume("volume");
+    mount(small, &volume, small, MsFlags::empty(), Some("size=64k")).unwrap();
     let filler = Path::new(STATE).join("filler");
     let fill = || {
         assert!(fs::write(&filler, [0; 1 << 20]).is_err(), "the disk is full now");
@@ -223,8 +247,6 @@ fn a_full_disk_is_named() {
     fs::remove_file(&filler).unwrap();
 
     // A container meets a full volume as a program of the host does.
-    let volume = node.volume("volume");
-    mount(small, &volume, small, MsFlags::empty(), Some("size=64k")).unwrap();
     let writer = pod.run_with(|config| {
         config["mounts"] = json!([{"container_path": "/volume", "host_path": volume}]);
         config["command"] = json!(["dd", "if=/dev/zero", "of=/volume/file", "bs=64k", "count=2"]);
