@@ -163,13 +163,13 @@ fn a_program_that_cannot_be_run_is_named() {
         })
     };
     let message = run("/programs/plain", &|_| ());
-    assert_words(&message, &["/programs/plain", "Permission denied"]);
+    assert_words(&message, &["/programs/plain", "permission denied"]);
     let message = run("/programs/garbage", &|_| ());
-    assert_words(&message, &["/programs/garbage", "Exec format error"]);
+    assert_words(&message, &["/programs/garbage", "exec format error"]);
     let message = run("/programs", &|_| ());
-    assert_words(&message, &["/programs", "Permission denied"]);
+    assert_words(&message, &["exec /programs: ", "is a directory"]);
     let message = run("true", &|config| config["working_dir"] = json!("/bin/busybox"));
-    assert_words(&message, &["/bin/busybox", "Not a directory"]);
+    assert_words(&message, &["/bin/busybox", "not a directory"]);
     let fine = pod.run("echo fine");
     assert_eq!(fine.success(), "fine\n");
     pod.remove();
