@@ -36,7 +36,7 @@ fn refused(pod: &Pod, edit: impl FnOnce(&mut Value)) -> String {
             status.message
         }
     };
-    assert_eq!(known(), [pod.id.clone()], "{message}");
+    assert_eq!(known(), [&*pod.id], "{message}");
     message
 }
 
@@ -205,7 +205,7 @@ fn a_root_file_system_that_has_vanished_is_named() {
         &message,
         &["rootfs", upper.to_str().unwrap(), "No such file or directory"],
     );
-    assert_eq!(known(), [pod.id.clone()]);
+    assert_eq!(known(), [&*pod.id]);
     fs::rename(&away, &upper).unwrap();
     container.remove();
 
