@@ -8,6 +8,7 @@ mod error;
 mod failure;
 mod network;
 mod pod;
+mod ports;
 mod process;
 mod processors;
 mod reaper;

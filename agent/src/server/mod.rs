@@ -15,7 +15,7 @@ use crate::{
     container::{Ended, freezer, limits, processes, spec, stats},
     error::AgentError,
     failure::Step,
-    network, processors,
+    network, ports, processors,
     reaper::{Reaper, wait_for_exit},
     sandbox::{Member, Sandbox},
     volumes,
@@ -238,6 +238,16 @@ impl Agent for Service {
             processors: self.0.processors_in_use(),
             ..Default::default()
         })
+    }
+
+    async fn connect_port(
+        &self,
+        _: &TtrpcContext,
+        request: proto::ConnectPortRequest,
+    ) -> ttrpc::Result<proto::ConnectPortResponse> {
+        let stream = self.0.streams.claim(&request.stream).await?;
+        ports::connect(request.port, stream).await?;
+        Ok(proto::ConnectPortResponse::default())
     }
 
     async fn online_processors(

@@ -6,9 +6,10 @@ mod exec;
 use bulkhead_agent_protocol::{
     AGENT_PORT, AgentClient, SHARED_FOLDER, SHARED_TAG, VOLUME_FOLDER,
     messages::{
-        self, ConfigureNetworkRequest, CreateContainerRequest, CreatePodRequest, DeleteRequest,
-        LoadAppArmorProfileRequest, OnlineProcessorsRequest, ResizeTerminalRequest, ShutdownRequest,
-        SignalRequest, StartContainerRequest, Stdio, Storage, UpdateVolumeRequest, WaitRequest, WaitResponse,
+        self, ConfigureNetworkRequest, ConnectPortRequest, CreateContainerRequest, CreatePodRequest,
+        DeleteRequest, LoadAppArmorProfileRequest, OnlineProcessorsRequest, ResizeTerminalRequest,
+        ShutdownRequest, SignalRequest, StartContainerRequest, Stdio, Storage, UpdateVolumeRequest,
+        WaitRequest, WaitResponse,
     },
 };
 use protobuf::MessageField;
@@ -217,6 +218,20 @@ impl Agent {
         self.client
             .configure_network(Context::default(), &request)
             .await?;
+        Ok(())
+    }
+
+    /// Has a stream of that name connected to a TCP port of the guest's loopback interface.
+    ///
+    /// # Errors
+    /// Nobody listens there.
+    pub async fn connect_port(&self, port: u16, stream: String) -> Result<(), AgentError> {
+        let request = ConnectPortRequest {
+            port: port.into(),
+            stream,
+            ..ConnectPortRequest::default()
+        };
+        self.client.connect_port(Context::default(), &request).await?;
         Ok(())
     }
 

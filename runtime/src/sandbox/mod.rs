@@ -41,7 +41,7 @@ pub use image_files::ImageFileError;
 pub use machine::{Machine, MachineError};
 pub use mount_tree::{MountNamespace, MountTree};
 pub use mountinfo::MountPoints;
-pub use network::{AttachError, Network, remove_redirects};
+pub use network::{AttachError, LoopbackError, LoopbackListener, Network, remove_redirects};
 pub use owner::{EvictionError, Owner, OwnerError};
 pub use process::{Child, Ended, Fork, ProcessIdentity, fork};
 pub use processors::{Processors, ProcessorsError};

@@ -1,6 +1,6 @@
 //! Starting a sandbox: from nothing to an agent that answers.
 
-use std::{io, os::fd::BorrowedFd, rc::Rc, time::Duration};
+use std::{io, os::fd::BorrowedFd, sync::Arc, time::Duration};
 
 use bulkhead_agent_protocol::AGENT_PORT;
 
@@ -20,7 +20,7 @@ pub struct Sandbox {
     is_written: bool,
     agent: Agent,
     control: VmmControl,
-    guest: Rc<GuestSocket>,
+    guest: Arc<GuestSocket>,
 }
 
 /// Why a sandbox does not start, or does not go on.
@@ -78,7 +78,7 @@ pub struct Starting {
     vmm: Vmm,
     is_written: bool,
     uplink: Uplink,
-    guest: Rc<GuestSocket>,
+    guest: Arc<GuestSocket>,
 }
 
 impl Starting {
@@ -98,7 +98,7 @@ impl Starting {
             vmm,
             is_written,
             uplink,
-            guest: Rc::new(GuestSocket::of(folder)?),
+            guest: Arc::new(GuestSocket::of(folder)?),
         })
     }
 }
@@ -146,7 +146,7 @@ impl Sandbox {
             is_written: false,
             agent: Agent::connect(&guest).await?,
             control: VmmControl::of(owner)?,
-            guest: Rc::new(guest),
+            guest: Arc::new(guest),
         })
     }
 
@@ -167,8 +167,8 @@ impl Sandbox {
     }
 
     /// The way to the guest's ports.
-    pub fn guest(&self) -> Rc<GuestSocket> {
-        Rc::clone(&self.guest)
+    pub fn guest(&self) -> Arc<GuestSocket> {
+        Arc::clone(&self.guest)
     }
 
     /// Ends it, when its owner's container has ended. A guest that has nothing to write back is killed at once.

@@ -8,6 +8,7 @@ mod many;
 mod network;
 mod node;
 mod pod;
+mod port_forward;
 mod resources;
 mod security;
 mod streams;

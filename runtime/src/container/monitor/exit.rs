@@ -51,7 +51,9 @@ fn die_by(number: i32) {
         // SAFETY: the default action runs nothing of ours.
         let _ = unsafe { signal(named, SigHandler::SigDfl) };
     }
-    let _ = SigSet::all().thread_unblock();
+    // Another one that has come meanwhile is held back for good, lest it ends this process first.
+    let others = Signal::iterator().filter(|other| *other as i32 != number);
+    let _ = others.collect::<SigSet>().thread_set_mask();
     // SAFETY: no pointer is followed. `raise` would take the forking thread's number, not ours.
     unsafe { libc::kill(libc::getpid(), number) };
 }

@@ -9,11 +9,13 @@
 //! - `volumes`: what changes on the host and the guest has a copy of
 //! - `voice`: how it says what goes wrong
 //! - `network`: the network namespace it lives in
+//! - `forwarding`: what connects to a pod's ports there
 //! - `origin`: the namespaces it comes from
 //! - `exit`: how it ends
 
 mod create;
 pub mod exit;
+mod forwarding;
 mod limits;
 mod network;
 mod origin;

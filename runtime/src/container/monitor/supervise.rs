@@ -1,12 +1,14 @@
 //! From a container at its start gate to its end.
 
-use std::error::Error;
+use std::{error::Error, sync::Arc};
 
 use bulkhead_agent_protocol::messages::WaitResponse;
 use serde_json::Value;
 use tokio::sync::Notify;
 
-use super::{Monitor, Signals, create::Created, limits::Limits, voice::Voice, volumes::Watcher};
+use super::{
+    Monitor, Signals, create::Created, forwarding::Forwarding, limits::Limits, voice::Voice, volumes::Watcher,
+};
 use crate::{
     container::{
         Failure, Notice, Stage, Streams,
@@ -16,8 +18,8 @@ use crate::{
     },
     oci::{GuestPaths, Volume, drop_host_resources, volume_data},
     sandbox::{
-        Agent, Exit, Limits as HostLimits, Network, Processors, Sandbox, SharedFiles, Size, StartError,
-        State, Status,
+        Agent, Exit, GuestSocket, Limits as HostLimits, Network, Processors, Sandbox, SharedFiles, Size,
+        StartError, State, Status,
     },
     signals,
 };
@@ -46,6 +48,10 @@ struct Watched<'a> {
     voice: Voice,
     /// The guest's ties to the network namespace, if the container has one of its own.
     network: Option<Network>,
+    /// The way to the guest, for what is forwarded.
+    guest: Arc<GuestSocket>,
+    /// Of a pod that runs.
+    forwarding: Option<Forwarding>,
 }
 
 impl Monitor {
@@ -73,6 +79,8 @@ impl Monitor {
             processors: sandbox.processors(),
             voice,
             network: self.bundle.spec.linux.network().and_then(|_| sandbox.network()),
+            guest: sandbox.guest(),
+            forwarding: None,
         };
         let (exit, guest) = {
             let volumes = Watcher::start(&self.bundle).in_stage(Stage::RunContainer)?;
@@ -153,6 +161,9 @@ impl Watched<'_> {
             self.monitor.stopwatch.enter(Stage::AttachNetwork);
             // Only now: some callers set the namespace up when the container has been created.
             network.attach().await.in_stage(Stage::AttachNetwork)?;
+            if self.monitor.bundle.spec.is_pod() {
+                self.forward_ports();
+            }
         }
         let Some(streams) = self.streams.take() else {
             return Err(StartError::StartedAlready).in_stage(Stage::StartContainer);
@@ -171,6 +182,14 @@ impl Watched<'_> {
             .folder
             .save(&self.state)
             .in_stage(Stage::StartContainer)
+    }
+
+    /// Forwards what connects to the pod by the loopback interface. A node where that cannot be done runs pods all the same.
+    fn forward_ports(&mut self) {
+        match Forwarding::start(self.agent.clone(), Arc::clone(&self.guest)) {
+            Ok(forwarding) => self.forwarding = Some(forwarding),
+            Err(error) => tracing::warn!(%error, "the pod's ports cannot be forwarded"),
+        }
     }
 
     /// Ends a container that nobody will try to start again.

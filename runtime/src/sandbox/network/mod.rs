@@ -11,8 +11,12 @@
 //! - `redirect`: the pair of redirects
 //! - `guest`: what the agent is told
 //! - `netlink`: dumps, and errors that name their step
+//! - `loopback`: connections to the namespace's loopback interface, for the monitor to pass on
+//! - `bpf`: what decides about these
 
+mod bpf;
 mod guest;
+mod loopback;
 mod netlink;
 mod redirect;
 mod scan;
@@ -34,6 +38,7 @@ use self::{
     scan::{Interface, Refusal},
 };
 use super::{Agent, AgentError, VmmControl};
+pub use loopback::{LoopbackError, LoopbackListener};
 
 /// How many interfaces a guest can be joined to. Each slot costs the guest's boot 0.2 % of its instructions, also one that
 /// stays empty.

@@ -1,4 +1,4 @@
-//! The streams of exec and attach: channels in a WebSocket, as `v4.channel.k8s.io` has them.
+//! The streams of exec, attach and port-forward: channels in a WebSocket, as `v4.channel.k8s.io` has them.
 
 use std::collections::BTreeMap;
 use std::net::TcpStream;
@@ -21,6 +21,10 @@ pub mod channel {
     pub const STATUS: u8 = 3;
     /// The terminal's new size.
     pub const RESIZE: u8 = 4;
+    /// What goes to and comes from a port.
+    pub const DATA: u8 = 0;
+    /// Why a port cannot be reached.
+    pub const ERROR: u8 = 1;
 }
 
 /// An open stream.
@@ -80,10 +84,23 @@ impl Stream {
         while self.receive() {}
     }
 
+    /// Waits until so many bytes have come on a channel, or the stream is over.
+    ///
+    /// # Panics
+    /// It takes longer than [`LIMIT`].
+    #[track_caller]
+    pub fn wait_for_length(&mut self, channel: u8, length: usize) {
+        while self.bytes(channel).len() < length && self.receive() {}
+    }
+
     /// What has come on a channel.
+    pub fn bytes(&self, channel: u8) -> &[u8] {
+        self.received.get(&channel).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// The same as text.
     pub fn text(&self, channel: u8) -> String {
-        let bytes = self.received.get(&channel).map(Vec::as_slice);
-        String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned()
+        String::from_utf8_lossy(self.bytes(channel)).into_owned()
     }
 
     /// How the program has ended: 0, or what the status says.
