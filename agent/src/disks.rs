@@ -3,6 +3,7 @@
 
 use std::{
     borrow::Cow,
+    collections::BTreeMap,
     fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
@@ -15,6 +16,7 @@ use serde_json::{Value, json};
 use crate::{
     error::AgentError,
     failure::{Failure, Step},
+    slot,
     storage::block_device,
 };
 
@@ -31,6 +33,73 @@ const LISTS: [&str; 7] = [
 
 /// A device number: major and minor.
 type Number = (u32, u32);
+
+/// The disks that have come while the guest ran, and who has which.
+#[derive(Debug, Default)]
+pub struct Plugged {
+    slots: BTreeMap<String, u32>,
+    /// By container, also of disks that have been there from the start.
+    had: BTreeMap<String, Vec<String>>,
+}
+
+impl Plugged {
+    /// Takes a container's disks into use, as far as they have just come.
+    ///
+    /// # Errors
+    /// One has not come. What came before it stays the container's.
+    pub fn take(&mut self, container: &str, disks: &[Disk]) -> Result<(), Failure> {
+        for disk in disks {
+            if let Some(slot) = disk.slot {
+                slot::bind(slot)
+                    .map_err(|failure| Failure::new(format!("disk \"{}\": {failure}", disk.id)))?;
+                self.slots.insert(disk.id.clone(), slot);
+            }
+            self.had
+                .entry(container.to_owned())
+                .or_default()
+                .push(disk.id.clone());
+        }
+        Ok(())
+    }
+
+    /// A container has none any more.
+    pub fn forget(&mut self, container: &str) {
+        self.had.remove(container);
+    }
+
+    /// Lets go of those that no container has, and returns their names. What was written to them is on the host then.
+    ///
+    /// # Errors
+    /// The kernel's, of the first that it keeps.
+    pub fn release(&mut self) -> Result<Vec<String>, Failure> {
+        let mut released = Vec::new();
+        while let Some((id, slot)) = self.unused() {
+            remove_links(&id);
+            slot::unbind(slot)?;
+            self.slots.remove(&id);
+            released.push(id);
+        }
+        Ok(released)
+    }
+
+    fn unused(&self) -> Option<(String, u32)> {
+        let is_had = |id: &String| self.had.values().flatten().any(|had| had == id);
+        let mut slots = self.slots.iter();
+        slots
+            .find(|(id, _)| !is_had(id))
+            .map(|(id, slot)| (id.clone(), *slot))
+    }
+}
+
+/// Removes what [`make_known`] has made for a disk.
+fn remove_links(id: &str) {
+    let link = format!("{DISK_LINKS}{id}");
+    if let Ok(status) = stat(&link) {
+        // They are made anew for a disk that comes again.
+        let _ = fs::remove_file(node(status.st_rdev));
+    }
+    let _ = fs::remove_file(link);
+}
 
 /// Makes the nodes of the disks like the host's, and links to them by the names that the config.json has for them; gives the
 /// config.json with the guest's numbers.
@@ -141,6 +210,27 @@ mod tests {
         }
         renumber(&mut document, &[((8, 16), (254, 0)), ((8, 0), (254, 16))]);
         assert_eq!(document, expected);
+    }
+
+    #[test]
+    fn a_disk_is_unused_when_its_last_container_has_gone() {
+        let disk = |id: &str| Disk {
+            id: id.to_owned(),
+            ..Disk::default()
+        };
+        let mut plugged = Plugged::default();
+        plugged.slots = [("a".to_owned(), 9), ("b".to_owned(), 10)].into();
+        plugged.take("first", &[disk("a"), disk("b")]).unwrap();
+        plugged
+            .take("second", &[disk("b"), disk("there from the start")])
+            .unwrap();
+        assert_eq!(plugged.unused(), None);
+        plugged.forget("first");
+        assert_eq!(plugged.unused(), Some(("a".to_owned(), 9)));
+        plugged.slots.remove("a");
+        assert_eq!(plugged.unused(), None);
+        plugged.forget("second");
+        assert_eq!(plugged.unused(), Some(("b".to_owned(), 10)));
     }
 
     #[test]

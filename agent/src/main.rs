@@ -14,6 +14,7 @@ mod processors;
 mod reaper;
 mod sandbox;
 mod server;
+mod slot;
 mod storage;
 mod streams;
 mod syscalls;

@@ -2,11 +2,11 @@
 
 use std::{
     collections::{HashMap, HashSet, hash_map::Entry},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use bulkhead_agent_protocol::messages as proto;
+use bulkhead_agent_protocol::{DISK_FOLDER, messages as proto};
 use rustix::process::Pid;
 use tokio::sync::Notify;
 
@@ -16,7 +16,7 @@ use crate::{
         namespaces::{Share, Source},
         spec::{self, SpecError},
     },
-    disks,
+    disks::{self, Plugged},
     error::AgentError,
     pod::Pod,
     process::{launch::Stdio, stdio},
@@ -53,6 +53,7 @@ pub struct Sandbox {
     /// `None` while one is being created or deleted.
     members: Mutex<HashMap<String, Option<Member>>>,
     mounted: Mutex<HashSet<PathBuf>>,
+    disks: Mutex<Plugged>,
     /// The streams that the host has opened.
     pub streams: Streams,
     reaper: Arc<Reaper>,
@@ -66,6 +67,7 @@ impl Sandbox {
         Self {
             members: Mutex::default(),
             mounted: Mutex::default(),
+            disks: Mutex::default(),
             streams: Streams::default(),
             reaper,
             disconnected: Notify::new(),
@@ -79,7 +81,11 @@ impl Sandbox {
     pub async fn create(&self, request: &proto::CreateContainerRequest) -> Result<Pid, AgentError> {
         let id = &request.container_id;
         self.reserve(id)?;
-        let container = self.settle(id, self.build(request).await, Member::Container)?;
+        let built = self.build(request).await;
+        if built.is_err() {
+            self.disks().forget(id);
+        }
+        let container = self.settle(id, built, Member::Container)?;
         Ok(container.pid())
     }
 
@@ -135,10 +141,11 @@ impl Sandbox {
     async fn build(&self, request: &proto::CreateContainerRequest) -> Result<Arc<Container>, AgentError> {
         // First, as whatever fails ends the streams.
         let stdio = self.connect(request.stdio.as_ref()).await?;
+        self.disks().take(&request.container_id, &request.disks)?;
         let spec = disks::prepare(&request.disks, &request.spec)?;
         let plan = Plan::parse(&spec, &request.state)?;
         {
-            let mut mounted = self.mounted.lock().expect("nothing panics while it is locked");
+            let mut mounted = self.mounted();
             for storage in &request.storages {
                 storage::mount(storage, &mut mounted)?;
             }
@@ -248,7 +255,18 @@ impl Sandbox {
         self.members().remove(id);
         volumes::release(id);
         storage::release(id);
+        let folder = Path::new(DISK_FOLDER).join(id);
+        self.mounted().retain(|target| !target.starts_with(&folder));
+        self.disks().forget(id);
         Ok(())
+    }
+
+    /// Lets go of the disks that have come while the guest ran and that no container has any more; returns their names.
+    ///
+    /// # Errors
+    /// The kernel keeps one.
+    pub fn release_disks(&self) -> Result<Vec<String>, AgentError> {
+        Ok(self.disks().release()?)
     }
 
     /// Ends every process and writes everything back.
@@ -256,8 +274,16 @@ impl Sandbox {
         // From pid 1 this reaches every other process.
         crate::syscalls::kill_all();
         self.reaper.until_alone().await;
-        let mounted = std::mem::take(&mut *self.mounted.lock().expect("nothing panics while it is locked"));
+        let mounted = std::mem::take(&mut *self.mounted());
         storage::unmount_all(mounted);
+    }
+
+    fn mounted(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
+        self.mounted.lock().expect("nothing panics while it is locked")
+    }
+
+    fn disks(&self) -> MutexGuard<'_, Plugged> {
+        self.disks.lock().expect("nothing panics while it is locked")
     }
 
     fn members(&self) -> MutexGuard<'_, HashMap<String, Option<Member>>> {

@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use bulkhead_agent_protocol::{SHARED_FOLDER, is_folder_of, messages::Storage};
+use bulkhead_agent_protocol::{DISK_FOLDER, SHARED_FOLDER, is_folder_of, messages::Storage};
 use oci_spec::runtime::MountBuilder;
 use rustix::{
     fs::{CWD, Mode, OFlags},
@@ -90,15 +90,16 @@ pub fn visit(submounts: &[String]) {
     }
 }
 
-/// Lets go of what a deleted container has had in the sandbox's shared folder. The folder's file systems are mounted on their
+/// Lets go of the file systems of a deleted container's disks, and of what it has had in the sandbox's shared folder. That folder's file systems are mounted on their
 /// first use and stay until then, and keep the host from letting go of its own.
 pub fn release(container: &str) {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     // Those below are listed after those above.
     for target in mounts.lines().rev().filter_map(mount_point) {
-        let below = target.strip_prefix(SHARED_FOLDER).ok();
-        let folder = below.and_then(|below| below.iter().next()?.to_str());
-        if !folder.is_some_and(|folder| is_folder_of(folder, container)) {
+        let folder_in = |parent| target.strip_prefix(parent).ok()?.iter().next()?.to_str();
+        let is_shared = folder_in(SHARED_FOLDER).is_some_and(|folder| is_folder_of(folder, container));
+        let is_disk = folder_in(DISK_FOLDER).is_some_and(|folder| folder == container);
+        if !is_shared && !is_disk {
             continue;
         }
         if let Err(errno) = rustix::mount::unmount(&target, UnmountFlags::DETACH) {

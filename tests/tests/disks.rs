@@ -1,12 +1,9 @@
 //! Block devices of the host's are disks of the guest: as device nodes, bind-mounted, and with file systems on them.
 
-use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::fs;
 use std::process::Command;
 
-use bulkhead_tests::harness::Host;
-use nix::sys::stat::{major, minor};
+use bulkhead_tests::harness::{Host, Loop};
 use serde_json::{Value, json};
 
 fn run(program: &str, arguments: &[&str]) -> String {
@@ -16,49 +13,17 @@ fn run(program: &str, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// A loop device over a file, which is let go of when this is dropped.
-struct Loop(PathBuf);
-
-impl Loop {
-    fn over(file: &Path) -> Self {
-        let node = run("/usr/sbin/losetup", &["--find", "--show", file.to_str().unwrap()]);
-        Self(node.trim_end().into())
-    }
-
-    /// Over a new file of zeros.
-    fn new(host: &Host, name: &str) -> Self {
-        let path = host.folder().join(name);
-        File::create(&path).unwrap().set_len(1 << 20).unwrap();
-        Self::over(&path)
-    }
-
-    fn number(&self) -> (u64, u64) {
-        let number = fs::metadata(&self.0).unwrap().rdev();
-        (major(number), minor(number))
-    }
-
-    fn node(&self, path: &str) -> Value {
-        let (major, minor) = self.number();
-        json!({
-            "path": path, "type": "b", "major": major, "minor": minor,
-            "fileMode": 0o640, "uid": 0, "gid": 1001,
-        })
-    }
-
-    fn rule(&self, access: &str) -> Value {
-        let (major, minor) = self.number();
-        json!({"allow": true, "type": "b", "major": major, "minor": minor, "access": access})
-    }
+fn node(disk: &Loop, path: &str) -> Value {
+    let (major, minor) = disk.number();
+    json!({
+        "path": path, "type": "b", "major": major, "minor": minor,
+        "fileMode": 0o640, "uid": 0, "gid": 1001,
+    })
 }
 
-impl Drop for Loop {
-    fn drop(&mut self) {
-        // Nothing more to be done about it.
-        let _ = Command::new("/usr/sbin/losetup")
-            .arg("--detach")
-            .arg(&self.0)
-            .status();
-    }
+fn rule(disk: &Loop, access: &str) -> Value {
+    let (major, minor) = disk.number();
+    json!({"allow": true, "type": "b", "major": major, "minor": minor, "access": access})
 }
 
 #[test]
@@ -87,23 +52,26 @@ fn nodes_binds_and_file_systems() {
             cat /data/old; grep -o 'noexec.* - ext4' /proc/self/mountinfo | cut -d, -f1
             echo 'from the guest' > /data/new";
         config["process"]["args"] = json!(["sh", "-c", script]);
-        config["linux"]["devices"] = json!([named.node("/dev/named")]);
+        config["linux"]["devices"] = json!([node(&named, "/dev/named")]);
         config["linux"]["resources"] = json!({"devices": [
-            {"allow": false, "access": "rwm"}, named.rule("rw"), bound.rule("rw"),
+            {"allow": false, "access": "rwm"}, rule(&named, "rw"), rule(&bound, "rw"),
         ]});
         let mounts = config["mounts"].as_array_mut().unwrap();
-        mounts.push(json!({"destination": "/mnt/bound", "type": "bind", "source": bound.0, "options": ["bind"]}));
-        mounts.push(json!({"destination": "/mnt/locked", "source": locked.0, "options": ["bind"]}));
+        mounts.push(json!({"destination": "/mnt/bound", "type": "bind", "source": bound.node(), "options": ["bind"]}));
+        mounts.push(json!({"destination": "/mnt/locked", "source": locked.node(), "options": ["bind"]}));
         mounts.push(json!({
-            "destination": "/data", "type": "ext4", "source": ext4.0, "options": ["noexec", "errors=remount-ro"],
+            "destination": "/data", "type": "ext4", "source": ext4.node(), "options": ["noexec", "errors=remount-ro"],
         }));
     });
     let output = host.run(&bundle).output().success();
     let expected = "640 0 1001 block special file\ndenied\nfrom the host\nnoexec\n";
     assert_eq!(output, expected);
-    assert!(fs::read(&named.0).unwrap().starts_with(b"by its node"));
-    assert!(fs::read(&bound.0).unwrap().starts_with(b"by a bind"));
-    let new = run("/usr/sbin/debugfs", &["-R", "cat /new", ext4.0.to_str().unwrap()]);
+    assert!(fs::read(named.node()).unwrap().starts_with(b"by its node"));
+    assert!(fs::read(bound.node()).unwrap().starts_with(b"by a bind"));
+    let new = run(
+        "/usr/sbin/debugfs",
+        &["-R", "cat /new", ext4.node().to_str().unwrap()],
+    );
     assert_eq!(new, "from the guest\n");
 }
 
@@ -116,12 +84,12 @@ fn what_may_only_be_read_is_not_written_to() {
             dd if=/dev/disk of=/dev/null 2>/dev/null && echo read
             (echo x | dd of=/dev/disk) 2>/dev/null || echo refused";
         config["process"]["args"] = json!(["sh", "-c", script]);
-        config["linux"]["devices"] = json!([disk.node("/dev/disk")]);
+        config["linux"]["devices"] = json!([node(&disk, "/dev/disk")]);
         config["linux"]["resources"] =
-            json!({"devices": [{"allow": false, "access": "rwm"}, disk.rule("r")]});
+            json!({"devices": [{"allow": false, "access": "rwm"}, rule(&disk, "r")]});
     });
     assert_eq!(host.run(&bundle).output().success(), "1\nread\nrefused\n");
-    assert!(fs::read(&disk.0).unwrap().iter().all(|byte| *byte == 0));
+    assert!(fs::read(disk.node()).unwrap().iter().all(|byte| *byte == 0));
 }
 
 /// An engine lists all that the host has.
@@ -133,13 +101,13 @@ fn a_privileged_container_has_only_those_that_it_mounts() {
         let script = "ls /sys/block | grep -c vd; find /dev -type b
             printf 'by a bind' | dd of=/mnt/bound conv=notrunc 2>/dev/null";
         config["process"]["args"] = json!(["sh", "-c", script]);
-        config["linux"]["devices"] = json!([listed.node("/dev/listed"), bound.node("/dev/bound")]);
+        config["linux"]["devices"] = json!([node(&listed, "/dev/listed"), node(&bound, "/dev/bound")]);
         config["linux"]["resources"] = json!({"devices": [{"allow": true, "access": "rwm"}]});
         let mounts = config["mounts"].as_array_mut().unwrap();
-        mounts.push(json!({"destination": "/mnt/bound", "source": bound.0, "options": ["bind"]}));
+        mounts.push(json!({"destination": "/mnt/bound", "source": bound.node(), "options": ["bind"]}));
     });
     assert_eq!(host.run(&bundle).output().success(), "1\n");
-    assert!(fs::read(&bound.0).unwrap().starts_with(b"by a bind"));
+    assert!(fs::read(bound.node()).unwrap().starts_with(b"by a bind"));
 }
 
 #[test]

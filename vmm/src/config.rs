@@ -49,6 +49,9 @@ pub struct VmConfig {
     /// How many slots are kept free for network devices, which come by the `attach_network` request.
     #[serde(default)]
     pub network_slots: u8,
+    /// How many disks the guest can get while it runs.
+    #[serde(default)]
+    pub disk_slots: u8,
     /// Where the guest's console output goes as it comes: for a person who looks for what goes wrong. A reader that
     /// stops reading stops the guest's processor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -178,11 +181,9 @@ pub struct ReferredConfig {
 pub struct BlockConfig {
     /// What the guest reads as the device's serial number, 1 to 20 bytes of ASCII; also its name in requests.
     pub id: String,
-    /// The image or block device. Absent: a reserved slot of capacity 0, filled later by the `attach_block`
-    /// request.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub image: Option<InheritedFd>,
-    /// How the image stores its contents; a block device and what `attach_block` brings are raw.
+    /// The image or block device.
+    pub image: InheritedFd,
+    /// How the image stores its contents; a block device is raw.
     #[serde(default)]
     pub format: ImageFormat,
     /// The files that the image refers to. Of qcow2 the backing images: the first is the image's own, the second the

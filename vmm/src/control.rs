@@ -31,14 +31,21 @@ pub enum Request {
         /// How many there are to be.
         count: u8,
     },
-    /// Put the image whose descriptor is attached into the reserved slot of that name.
+    /// Put a disk over the raw image whose descriptor is attached into a free slot. A disk of that name that is there already
+    /// is the answer, if the guest may do with it what is asked for.
     AttachBlock {
-        /// The slot's [`crate::config::BlockConfig::id`].
+        /// Its [`crate::config::BlockConfig::id`].
         id: String,
         /// Whether the guest may only read it.
         read_only: bool,
     },
-    /// Put a network device on the tap whose descriptor is attached into the next reserved slot. The tap is set up with
+    /// Take a disk out of its slot that [`Request::AttachBlock`] has put there. The guest's driver has let go of it before, or
+    /// meets errors.
+    DetachBlock {
+        /// Its name.
+        id: String,
+    },
+    /// Put a network device on the tap whose descriptor is attached into a free slot. The tap is set up with
     /// `IFF_TAP`, `IFF_NO_PI` and `IFF_VNET_HDR`, and is attached to an interface.
     AttachNetwork {
         /// The address of the guest's interface.
@@ -47,6 +54,9 @@ pub enum Request {
         mtu: u16,
     },
 }
+
+/// Of [`Response::Metrics`]: how many disks are there that [`Request::AttachBlock`] has put there.
+pub const ATTACHED_DISKS: &str = "attached_disks";
 
 /// What a VMM answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -61,8 +71,8 @@ pub enum Response {
         /// The lines, without their ends.
         lines: Vec<String>,
     },
-    /// To [`Request::AttachNetwork`].
-    NetworkAttached {
+    /// To [`Request::AttachBlock`] and [`Request::AttachNetwork`].
+    Attached {
         /// The slot's number. The device is there when the guest's driver looks again: at the platform device
         /// `virtio-mmio.N` of that number.
         slot: usize,

@@ -56,6 +56,8 @@ pub struct Launch<'a> {
     pub page_reporting: bool,
     /// How many network devices it can get while it runs.
     pub network_slots: u8,
+    /// How many disks it can get while it runs.
+    pub disk_slots: u8,
     /// Where the guest's console output goes as it comes.
     pub console: Option<OwnedFd>,
     /// The listening control socket.
@@ -76,8 +78,8 @@ pub struct Vsock {
 pub struct Block {
     /// Its name.
     pub id: String,
-    /// The image; absent: a reserved slot.
-    pub image: Option<Image>,
+    /// The image.
+    pub image: Image,
     /// Whether the guest may only read it.
     pub read_only: bool,
 }
@@ -115,24 +117,23 @@ impl Image {
 
 impl Block {
     fn into_config(self, passed: &mut Passed) -> BlockConfig {
-        let mut config = BlockConfig {
+        let Image {
+            file,
+            format,
+            referred,
+        } = self.image;
+        let referred = referred.into_iter().map(|referred| ReferredConfig {
+            name: referred.name,
+            file: passed.pass(referred.file),
+            format: referred.format,
+        });
+        BlockConfig {
             id: self.id,
-            image: None,
-            format: ImageFormat::Raw,
-            referred: Vec::new(),
+            referred: referred.collect(),
+            image: passed.pass(file),
+            format,
             read_only: self.read_only,
-        };
-        if let Some(image) = self.image {
-            config.image = Some(passed.pass(image.file));
-            config.format = image.format;
-            let referred = image.referred.into_iter().map(|referred| ReferredConfig {
-                name: referred.name,
-                file: passed.pass(referred.file),
-                format: referred.format,
-            });
-            config.referred = referred.collect();
         }
-        config
     }
 }
 
@@ -206,6 +207,7 @@ impl Launch<'_> {
             rng: self.rng,
             page_reporting: self.page_reporting,
             network_slots: self.network_slots,
+            disk_slots: self.disk_slots,
             console: passed.pass_optional(self.console),
             control: passed.pass_optional(self.control),
             report: Some(passed.pass(report)),

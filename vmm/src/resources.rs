@@ -78,6 +78,8 @@ pub struct Devices {
     pub page_reporting: bool,
     /// How many slots are kept free for network devices.
     pub network_slots: u8,
+    /// How many slots are kept free for disks.
+    pub disk_slots: u8,
 }
 
 /// The vsock device's.
@@ -94,8 +96,8 @@ pub struct Vsock {
 pub struct Block {
     /// Its name.
     pub id: String,
-    /// Its contents, or nothing yet.
-    pub image: Option<ImageFiles>,
+    /// Its contents.
+    pub image: ImageFiles,
     /// Whether the guest may only read it.
     pub read_only: bool,
 }
@@ -185,6 +187,7 @@ impl Resources {
                 rng: config.rng,
                 page_reporting: config.page_reporting,
                 network_slots: config.network_slots,
+                disk_slots: config.disk_slots,
             },
             console: inherited
                 .take_optional("console", config.console)?
@@ -208,15 +211,8 @@ impl Vsock {
 
 impl Block {
     fn take(config: BlockConfig, inherited: &mut Inherited) -> Result<Self, ConfigurationError> {
-        let printable = |byte: u8| byte.is_ascii_graphic();
-        check_text(
-            "blocks.id",
-            &config.id,
-            20,
-            "1 to 20 printable ASCII characters",
-            printable,
-        )?;
-        let file = inherited.take_optional("blocks.image", config.image)?;
+        check_disk_id(&config.id)?;
+        let file = inherited.take("blocks.image", config.image)?;
         let referred = config
             .referred
             .into_iter()
@@ -230,14 +226,29 @@ impl Block {
             .collect::<Result<_, InheritedError>>()?;
         Ok(Block {
             id: config.id,
-            image: file.map(|file| ImageFiles {
+            image: ImageFiles {
                 file: file.into(),
                 format: config.format,
                 referred,
-            }),
+            },
             read_only: config.read_only,
         })
     }
+}
+
+/// Checks the name of a disk.
+///
+/// # Errors
+/// It is none that a driver could read.
+pub fn check_disk_id(id: &str) -> Result<(), ConfigurationError> {
+    let printable = |byte: u8| byte.is_ascii_graphic();
+    check_text(
+        "blocks.id",
+        id,
+        20,
+        "1 to 20 printable ASCII characters",
+        printable,
+    )
 }
 
 fn check_range(field: &'static str, value: u64, least: u64, most: u64) -> Result<(), ConfigurationError> {

@@ -1,5 +1,6 @@
 //! A microVM from its parts to its end. [`run`] shows the order in which it comes to be.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,16 +10,16 @@ use vmm_sys_util::epoll::EventSet;
 use crate::arch::x86_64::cpuid::Processors;
 use crate::arch::x86_64::{boot, kernel, layout, machine};
 use crate::console::{Console, ConsoleWriter};
-use crate::control::server::{AttachNetwork, ControlServer, Guest};
+use crate::control::server::{ControlServer, Guest};
 use crate::devices::ports::Ports;
 use crate::devices::virtio::fs::{Filesystem, HostView};
-use crate::devices::virtio::net::Net;
 use crate::devices::virtio::vsock::VsockDevice;
 use crate::devices::virtio::{Balloon, Rng, blk};
 use crate::devices::{reset, serial};
 use crate::end::End;
 use crate::event_loop::{EventLoop, LoopHandle};
 use crate::failure::{AtStage, Failure};
+use crate::hotplug::{Disk, Free, Sockets};
 use crate::jail;
 use crate::kvm;
 use crate::memory;
@@ -26,7 +27,7 @@ use crate::report::{Outcome, Reporter, Stage};
 use crate::resources::{Devices, Resources};
 use crate::vcpu::Buses;
 use crate::vcpus::Vcpus;
-use crate::wiring::{self, DeviceError, ReservedSlots, Slots};
+use crate::wiring::{self, DeviceError, Slots};
 
 /// Builds the microVM, runs it, and returns how it ended.
 pub fn run(resources: Resources, console: &Console, reporter: &Reporter) -> Result<Outcome, Failure> {
@@ -56,7 +57,7 @@ pub fn run(resources: Resources, console: &Console, reporter: &Reporter) -> Resu
         .at(Stage::Kernel)?;
 
     let mut slots = Slots::new(vm.clone(), memory.clone());
-    let disks =
+    let free =
         plug_devices(&mut slots, resources.devices, host_view, &event_loop.handle()).at(Stage::Devices)?;
     let command_line = format!(
         "{} {}{}{}",
@@ -79,7 +80,7 @@ pub fn run(resources: Resources, console: &Console, reporter: &Reporter) -> Resu
         serial_line,
         ConsoleWriter::new(console.clone(), resources.console),
     );
-    let (mmio, reserved) = slots.into_bus();
+    let (mmio, board) = slots.into_bus();
     let buses = Arc::new(Buses {
         ports: Ports::new(serial, reset::new(memory.clone(), console.clone(), end.clone())),
         mmio,
@@ -94,8 +95,14 @@ pub fn run(resources: Resources, console: &Console, reporter: &Reporter) -> Resu
             vcpus,
             console: console.clone(),
             end: end.clone(),
-            disks,
-            networks: attach_networks(reserved, Arc::clone(&buses), event_loop.handle()),
+            hotplug: Box::new(Sockets {
+                board,
+                buses,
+                event_loop: event_loop.handle(),
+                networks: free.networks,
+                disks: free.disks,
+                plugged: free.plugged,
+            }),
             started,
         };
         event_loop.add(Box::new(ControlServer::new(socket, guest).at(Stage::Run)?));
@@ -117,14 +124,21 @@ fn online(vcpus: u8, max_vcpus: u8) -> String {
     }
 }
 
-/// Makes the virtio devices. Their order is that of their addresses and interrupts. Returns the ways to attach
-/// images to disks.
+/// What can be plugged and unplugged while the guest runs.
+struct Plugged {
+    networks: Free,
+    disks: Free,
+    plugged: BTreeMap<String, Disk>,
+}
+
+/// Makes the virtio devices. Their order is that of their addresses and interrupts. Returns what can change while the
+/// guest runs.
 fn plug_devices(
     slots: &mut Slots,
     devices: Devices,
     host_view: Option<HostView>,
     event_loop: &LoopHandle,
-) -> Result<Vec<blk::Slot>, DeviceError> {
+) -> Result<Plugged, DeviceError> {
     if let Some(vsock) = devices.vsock {
         let device = VsockDevice::new(vsock.cid, vsock.listener, vsock.uplink, event_loop.clone());
         slots.plug(Box::new(device))?;
@@ -133,14 +147,15 @@ fn plug_devices(
         let device = Filesystem::new(&tag, host_view).map_err(DeviceError::SharedFolder)?;
         slots.plug(Box::new(device))?;
     }
-    let mut disks = Vec::new();
+    let mut plugged = BTreeMap::new();
     for disk in devices.blocks {
-        let device = match disk.image {
-            Some(image) => blk::Block::new(&disk.id, image, disk.read_only)?,
-            None => blk::Block::reserved(&disk.id),
+        let device = blk::Block::new(&disk.id, disk.image, disk.read_only)?;
+        let plugged_disk = Disk {
+            slot: slots.plug(Box::new(device))?,
+            read_only: disk.read_only,
+            ties: None,
         };
-        disks.push(device.slot());
-        slots.plug(Box::new(device))?;
+        plugged.insert(disk.id, plugged_disk);
     }
     if devices.rng {
         slots.plug(Box::new(Rng::new(event_loop.clone())))?;
@@ -149,15 +164,10 @@ fn plug_devices(
         slots.plug(Box::new(Balloon::new(event_loop.clone())))?;
     }
     // Behind all others: the numbers of those do not depend on how many are reserved.
-    slots.reserve(devices.network_slots)?;
-    Ok(disks)
-}
-
-/// The way in which network devices get into the slots that are kept for them.
-fn attach_networks(mut slots: ReservedSlots, buses: Arc<Buses>, event_loop: LoopHandle) -> AttachNetwork {
-    Box::new(move |tap, mac, mtu| {
-        let device = Net::new(tap, mac, mtu, event_loop.clone())?;
-        slots.plug(&buses, Box::new(device))
+    Ok(Plugged {
+        networks: Free::new("network device", slots.reserve(devices.network_slots)?),
+        disks: Free::new("disk", slots.reserve(devices.disk_slots)?),
+        plugged,
     })
 }
 

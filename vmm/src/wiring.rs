@@ -17,7 +17,7 @@ use crate::devices::virtio::net::NetError;
 use crate::devices::virtio::{MmioTransport, VirtioDevice, Wiring};
 use crate::kvm::KvmError;
 use crate::memory::GuestMemory;
-use crate::vcpu::Buses;
+use crate::resources::ConfigurationError;
 
 /// A device could not be made or plugged in.
 #[derive(Debug, thiserror::Error)]
@@ -26,8 +26,13 @@ pub enum DeviceError {
     #[error("the guest would have more than {0} virtio devices")]
     TooMany(usize),
     /// Every slot that was kept free has been filled.
-    #[error("no slot is free for another device: the guest was started with {0} (network_slots)")]
-    NoneFree(usize),
+    #[error("no slot is free for another {kind}: the guest was started with {count}")]
+    NoneFree {
+        /// The kind of device.
+        kind: &'static str,
+        /// How many slots there are for it.
+        count: usize,
+    },
     /// KVM refused to connect it.
     #[error(transparent)]
     Kvm(#[from] KvmError),
@@ -37,6 +42,18 @@ pub enum DeviceError {
     /// An image cannot be served.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// There is no such disk.
+    #[error("there is no disk {0:?}")]
+    NoDisk(String),
+    /// A disk that cannot be taken away.
+    #[error("the disk {0:?} has been there from the guest's start, and stays")]
+    Fixed(String),
+    /// A disk is there, and the guest may not write to it.
+    #[error("the disk {0:?} is there already, and can only be read")]
+    ReadOnly(String),
+    /// What a disk is to be called.
+    #[error(transparent)]
+    Id(#[from] ConfigurationError),
     /// A network device cannot be made.
     #[error(transparent)]
     Network(#[from] NetError),
@@ -63,21 +80,25 @@ impl Slots {
         }
     }
 
-    /// Plugs a device into the next slot.
-    pub fn plug(&mut self, device: Box<dyn VirtioDevice>) -> Result<(), DeviceError> {
-        let transport = self.board.connect(self.windows.len(), device)?;
+    /// Plugs a device into the next slot, and answers with its number.
+    pub fn plug(&mut self, device: Box<dyn VirtioDevice>) -> Result<usize, DeviceError> {
+        let slot = self.windows.len();
+        let wiring = self.board.wire(slot, device.as_ref())?;
+        let transport = MmioTransport::new(device, wiring).map_err(DeviceError::QueueSize)?;
         self.windows.push(Window::Device(transport));
-        Ok(())
+        Ok(slot)
     }
 
-    /// Keeps that many slots free behind the devices, for devices that come while the guest runs.
-    pub fn reserve(&mut self, count: u8) -> Result<(), DeviceError> {
+    /// Keeps that many slots free behind the devices, for devices that come while the guest runs. Its driver finds nothing in
+    /// them and leaves; a program in the guest has it look again at the slot that is named.
+    pub fn reserve(&mut self, count: u8) -> Result<Range<usize>, DeviceError> {
+        let first = self.windows.len();
         for _ in 0..count {
             let slot = self.windows.len();
             interrupt(slot).ok_or(DeviceError::TooMany(slot))?;
             self.windows.push(Window::Reserved);
         }
-        Ok(())
+        Ok(first..self.windows.len())
     }
 
     /// The kernel's parameters that describe the slots (Documentation/admin-guide/kernel-parameters.txt,
@@ -92,72 +113,76 @@ impl Slots {
         })
     }
 
-    /// The devices on their bus, and the way to plug in others later.
-    pub fn into_bus(self) -> (MmioBus, ReservedSlots) {
-        let reserved = |window: &Window| matches!(window, Window::Reserved);
-        let devices = self.windows.iter().position(reserved);
-        let free = devices.unwrap_or(self.windows.len())..self.windows.len();
-        let slots = ReservedSlots {
-            board: self.board,
-            reserved: free.len(),
-            free,
-        };
-        (MmioBus::new(layout::MMIO_WINDOWS, self.windows), slots)
+    /// The devices on their bus, and the board for those that come later.
+    pub fn into_bus(self) -> (MmioBus, Board) {
+        (MmioBus::new(layout::MMIO_WINDOWS, self.windows), self.board)
     }
 }
 
-/// The slots that were empty when the guest started. Its driver found nothing in them and left; a program in the guest has
-/// it look again at the slot that is named.
-pub struct ReservedSlots {
-    board: Board,
-    reserved: usize,
-    free: Range<usize>,
-}
-
-impl ReservedSlots {
-    /// Plugs a device into the next free slot and returns its number, which is that of the platform device
-    /// `virtio-mmio.N` in the guest.
-    pub fn plug(&mut self, buses: &Buses, device: Box<dyn VirtioDevice>) -> Result<usize, DeviceError> {
-        let slot = self.free.start;
-        if self.free.is_empty() {
-            return Err(DeviceError::NoneFree(self.reserved));
-        }
-        let transport = self.board.connect(slot, device)?;
-        buses.mmio.fill(slot, transport);
-        self.free.next();
-        Ok(slot)
-    }
-}
-
-/// What devices are connected to.
-struct Board {
+/// What all slots are on.
+pub struct Board {
     vm: Arc<VmFd>,
     memory: GuestMemory,
 }
 
+/// What ties a slot to the device that is in it, for KVM.
+pub struct Ties {
+    line: EventFd,
+    kicks: Vec<EventFd>,
+}
+
 impl Board {
-    fn connect(&self, slot: usize, device: Box<dyn VirtioDevice>) -> Result<MmioTransport, DeviceError> {
+    /// Ties a slot to the device that is to be in it.
+    pub fn wire(&self, slot: usize, device: &dyn VirtioDevice) -> Result<Wiring, DeviceError> {
         let interrupt = interrupt(slot).ok_or(DeviceError::TooMany(slot))?;
-        let wiring = Wiring {
+        Ok(Wiring {
             memory: self.memory.clone(),
             line: interrupt_line(&self.vm, interrupt)?,
             kicks: (0u32..)
                 .zip(device.queue_sizes())
                 .map(|(queue, _)| self.kick(slot, queue))
                 .collect::<Result<_, _>>()?,
-        };
-        MmioTransport::new(device, wiring).map_err(DeviceError::QueueSize)
+        })
+    }
+
+    /// Unties a slot from the device that was in it.
+    pub fn unwire(&self, slot: usize, ties: &Ties) -> Result<(), DeviceError> {
+        let interrupt = interrupt(slot).ok_or(DeviceError::TooMany(slot))?;
+        for (queue, kick) in (0u32..).zip(&ties.kicks) {
+            self.vm
+                .unregister_ioevent(kick, &notification(slot), queue)
+                .map_err(KvmError::call("KVM_IOEVENTFD"))?;
+        }
+        self.vm
+            .unregister_irqfd(&ties.line, interrupt)
+            .map_err(KvmError::call("KVM_IRQFD"))?;
+        Ok(())
     }
 
     /// An eventfd that KVM writes to when the driver notifies that queue.
     fn kick(&self, slot: usize, queue: u32) -> Result<EventFd, DeviceError> {
         let kick = eventfd()?;
-        let notify = IoEventAddress::Mmio(window(slot) + u64::from(VIRTIO_MMIO_QUEUE_NOTIFY));
         self.vm
-            .register_ioevent(&kick, &notify, queue)
+            .register_ioevent(&kick, &notification(slot), queue)
             .map_err(KvmError::call("KVM_IOEVENTFD"))?;
         Ok(kick)
     }
+}
+
+impl Ties {
+    /// Those by which a device is wired.
+    pub fn of(wiring: &Wiring) -> Result<Self, DeviceError> {
+        let copy = |event: &EventFd| event.try_clone().map_err(DeviceError::EventFd);
+        Ok(Ties {
+            line: copy(&wiring.line)?,
+            kicks: wiring.kicks.iter().map(copy).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+/// Where a driver says which queue has something for the device.
+fn notification(slot: usize) -> IoEventAddress {
+    IoEventAddress::Mmio(window(slot) + u64::from(VIRTIO_MMIO_QUEUE_NOTIFY))
 }
 
 fn window(slot: usize) -> u64 {

@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Output};
 
 use bulkhead_vmm::config::MemoryBacking;
-use bulkhead_vmm::launch::{Block, Launch, LaunchError, Vsock};
+use bulkhead_vmm::launch::{Block, Image, Launch, LaunchError, Vsock};
 use bulkhead_vmm::report::{Outcome, Report, Stage};
 use tempfile::TempDir;
 
@@ -73,6 +73,7 @@ fn launch<'a>(binary: &'a File, directory: &'a File, stderr: &'a OwnedFd) -> Lau
         rng: true,
         page_reporting: false,
         network_slots: 0,
+        disk_slots: 0,
         console: None,
         control: None,
     }
@@ -99,7 +100,7 @@ fn failure(change: impl FnOnce(&mut Launch)) -> (Stage, String) {
 fn block(id: &str) -> Block {
     Block {
         id: id.to_owned(),
-        image: None,
+        image: Image::raw(File::open("/dev/null").unwrap().into()),
         read_only: false,
     }
 }

@@ -1,25 +1,21 @@
-//! Taking a device into use that the VMM has put into a slot after the driver had found the slot empty.
+//! Taking a network device into use that the VMM has put into a slot.
 
 use std::{fs, path::Path};
 
-use crate::failure::{Failure, Step};
+use crate::{
+    failure::{Failure, Step},
+    slot,
+};
 
-const DRIVER: &str = "/sys/bus/platform/drivers/virtio-mmio/bind";
-
-/// Has the driver look at a slot again, unless it has found something there already, and returns the name of the network
-/// interface.
+/// Has the driver take what is in a slot, and returns the name of the network interface.
 ///
 /// # Errors
 /// When nothing is there, and when it is no network device.
 pub fn bind(slot: u32) -> Result<String, Failure> {
-    let device = format!("virtio-mmio.{slot}");
-    let folder = format!("/sys/bus/platform/devices/{device}");
-    if !Path::new(&folder).join("driver").exists() {
-        fs::write(DRIVER, &device).step(|| format!("bind {device}"))?;
-    }
-    interface_of(Path::new(&folder))
-        .step(|| format!("look for the interface of {device}"))?
-        .ok_or_else(|| Failure::new(format!("{device} is no network device")))
+    let folder = slot::bind(slot)?;
+    interface_of(&folder)
+        .step(|| format!("look for the interface of slot {slot}"))?
+        .ok_or_else(|| Failure::new(format!("what is in slot {slot} is no network device")))
 }
 
 /// The interface below a platform device: `virtio<M>/net/<name>`.

@@ -188,6 +188,18 @@ impl Agent for Service {
         Ok(proto::UpdateVolumeResponse::default())
     }
 
+    async fn release_disks(
+        &self,
+        _: &TtrpcContext,
+        _: proto::ReleaseDisksRequest,
+    ) -> ttrpc::Result<proto::ReleaseDisksResponse> {
+        let sandbox = Arc::clone(&self.0);
+        Ok(proto::ReleaseDisksResponse {
+            disks: self.complete(async move { sandbox.release_disks() }).await?,
+            ..Default::default()
+        })
+    }
+
     async fn delete(
         &self,
         _: &TtrpcContext,

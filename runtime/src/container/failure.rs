@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{monitor::NetworkError, streams::OutputError};
 use crate::sandbox::{
-    AppArmorError, AttachError, EvictionError, MachineError, StartError, StateError, StorageError,
+    AppArmorError, AttachError, DiskError, EvictionError, MachineError, StartError, StateError, StorageError,
 };
 
 /// The stages of a container's life on the host.
@@ -71,6 +71,9 @@ pub enum Cause {
     /// What the microVM is made of.
     #[error(transparent)]
     Machine(#[from] MachineError),
+    /// A disk that the microVM is to get while it runs.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
     /// The microVM or its agent.
     #[error(transparent)]
     Sandbox(#[from] StartError),

@@ -7,9 +7,9 @@ use bulkhead_agent_protocol::{
     AGENT_PORT, AgentClient, SHARED_FOLDER, SHARED_TAG, VOLUME_FOLDER,
     messages::{
         self, ConfigureNetworkRequest, ConnectPortRequest, CreateContainerRequest, CreatePodRequest,
-        DeleteRequest, LoadAppArmorProfileRequest, OnlineProcessorsRequest, ResizeTerminalRequest,
-        ShutdownRequest, SignalRequest, StartContainerRequest, Stdio, Storage, UpdateVolumeRequest,
-        WaitRequest, WaitResponse,
+        DeleteRequest, LoadAppArmorProfileRequest, OnlineProcessorsRequest, ReleaseDisksRequest,
+        ResizeTerminalRequest, ShutdownRequest, SignalRequest, StartContainerRequest, Stdio, Storage,
+        UpdateVolumeRequest, WaitRequest, WaitResponse,
     },
 };
 use protobuf::MessageField;
@@ -35,6 +35,8 @@ pub struct NewContainer<'a> {
     pub spec: Vec<u8>,
     /// What hooks in the guest are told.
     pub state: Vec<u8>,
+    /// In which slots its disks have just been put, in the order of the bundle's; none: they have been there from the start.
+    pub disk_slots: Vec<u32>,
     /// Whence its disks, its shared memory and its volumes.
     pub bundle: &'a Bundle,
     /// Where the guest has its files.
@@ -137,7 +139,13 @@ impl Agent {
                 .iter()
                 .map(|volume| volume_of(volume, paths))
                 .collect(),
-            disks: bundle.disks.disks.iter().map(described).collect(),
+            disks: bundle
+                .disks
+                .disks
+                .iter()
+                .enumerate()
+                .map(|(index, disk)| described(disk, container.disk_slots.get(index).copied()))
+                .collect(),
             stdio: MessageField::some(container.stdio),
             ..CreateContainerRequest::default()
         };
@@ -254,6 +262,16 @@ impl Agent {
         Ok(())
     }
 
+    /// Has the guest let go of the disks that have come while it ran and that no container has any more. Returns their names.
+    ///
+    /// # Errors
+    /// The connection broke.
+    pub async fn release_disks(&self) -> Result<Vec<String>, AgentError> {
+        let request = ReleaseDisksRequest::default();
+        let released = self.client.release_disks(Context::default(), &request).await?;
+        Ok(released.disks)
+    }
+
     /// Forgets an ended container, and removes all that it has in the guest.
     ///
     /// # Errors
@@ -335,7 +353,7 @@ fn file_system(container: &str, mount: &DiskMount) -> Option<Storage> {
     })
 }
 
-fn described(disk: &Disk) -> messages::Disk {
+fn described(disk: &Disk, slot: Option<u32>) -> messages::Disk {
     messages::Disk {
         id: disk.id.clone(),
         major: disk.number.0,
@@ -343,6 +361,7 @@ fn described(disk: &Disk) -> messages::Disk {
         mode: disk.mode,
         uid: disk.owner.0,
         gid: disk.owner.1,
+        slot,
         ..messages::Disk::default()
     }
 }

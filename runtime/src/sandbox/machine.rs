@@ -14,6 +14,7 @@ use super::{
     boot_files::{check_initramfs, check_kernel, open_initramfs, open_kernel},
     host_files::open_allowed,
     image_files::open_image,
+    plugged_disks::DISK_SLOTS,
     size::{SizeError, max_vcpus},
 };
 use crate::{
@@ -86,6 +87,8 @@ pub struct Machine {
     pub command_line: String,
     /// The disks, in the order in which the guest names them.
     pub disks: Vec<Block>,
+    /// How many disks can come with containers that join.
+    pub disk_slots: u8,
 }
 
 impl Machine {
@@ -114,13 +117,13 @@ impl Machine {
         let has_root = image.is_some();
         let root = image.map(|image| Block {
             id: IMAGE_ID.to_owned(),
-            image: Some(image),
+            image,
             read_only: true,
         });
         let disks = root
             .map(Ok)
             .into_iter()
-            .chain(bundle.disks.disks.iter().map(open_disk));
+            .chain(bundle.disks.disks.iter().map(block));
         let size = Size::checked(config, spec)?;
         Ok(Self {
             size,
@@ -144,6 +147,7 @@ impl Machine {
             },
             command_line: command_line.trim_end().to_owned(),
             disks: disks.collect::<Result<_, _>>()?,
+            disk_slots: if spec.is_pod() { DISK_SLOTS } else { 0 },
         })
     }
 
@@ -177,8 +181,19 @@ fn open_vmm(config: &Config, vm: Option<&Vm>) -> Result<HostFile, MachineError> 
     }
 }
 
+fn block(disk: &Disk) -> Result<Block, MachineError> {
+    Ok(Block {
+        id: disk.id.clone(),
+        image: Image::raw(open_disk(disk)?.into()),
+        read_only: disk.read_only,
+    })
+}
+
 /// Opens a block device of the host for the guest to have as a disk.
-fn open_disk(disk: &Disk) -> Result<Block, MachineError> {
+///
+/// # Errors
+/// It is not there any more, or busy.
+pub fn open_disk(disk: &Disk) -> Result<File, MachineError> {
     let unreadable = |source| MachineError::Disk {
         field: disk.field.clone(),
         node: disk.node.clone(),
@@ -195,11 +210,7 @@ fn open_disk(disk: &Disk) -> Result<Block, MachineError> {
     if !status.file_type().is_block_device() || number != disk.number {
         return Err(unreadable(io::Error::other("another file has taken its place")));
     }
-    Ok(Block {
-        id: disk.id.clone(),
-        image: Some(Image::raw(file.into())),
-        read_only: disk.read_only,
-    })
+    Ok(file)
 }
 
 fn open_root(config: &Config, vm: &Vm) -> Result<Image, MachineError> {

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use super::{
-    Agent, AgentError, GuestSocket, Id, MountNamespace, SharedFiles, State, StateError, StateFolder, Status,
-    StorageError,
+    Agent, AgentError, DiskError, Disks, GuestSocket, Id, MountNamespace, SharedFiles, State, StateError,
+    StateFolder, Status, StorageError,
 };
 use crate::oci::{MEMBER, sandbox_of};
 
@@ -65,6 +65,14 @@ pub enum EvictionError {
     /// The sandbox's state folder.
     #[error(transparent)]
     State(#[from] StateError),
+    /// Its disks are still in the guest.
+    #[error("container {id}: {source}")]
+    Disks {
+        /// The container.
+        id: Id,
+        /// Why.
+        source: DiskError,
+    },
     /// Its files are still in the shared folder.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -155,31 +163,59 @@ impl Owner {
     /// # Errors
     /// See [`EvictionError`].
     pub async fn evict(&self, id: &Id) -> Result<(), EvictionError> {
-        let guest = GuestSocket::of(&self.folder)?;
-        let evicted = async {
-            let agent = Agent::connect(&guest).await?;
-            let id = id.as_str();
-            // Refused is what there is nothing of.
-            match agent.signal(id, libc::SIGKILL.unsigned_abs(), true).await {
-                Err(AgentError::Refused(_)) => {}
-                signalled => signalled?,
-            }
-            match agent.wait(id).await {
-                Err(AgentError::Refused(_)) => return Ok(()),
-                ended => ended?,
-            };
-            agent.delete(id).await
-        };
-        match tokio::time::timeout(EVICTION, evicted).await {
-            Ok(Ok(()) | Err(AgentError::Lost(_))) => {}
-            Ok(Err(source)) => {
-                let id = id.clone();
-                return Err(EvictionError::Agent { id, source });
-            }
+        match tokio::time::timeout(EVICTION, self.evict_from_guest(id)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(failure)) if failure.is_end() => {}
+            Ok(Err(failure)) => return Err(failure),
             Err(_) => return Err(EvictionError::TimedOut(id.clone())),
         }
         Ok(self.in_shared_folder(|shared| SharedFiles::withdraw(shared, id.as_str()))?)
     }
+
+    async fn evict_from_guest(&self, id: &Id) -> Result<(), EvictionError> {
+        let guest = GuestSocket::of(&self.folder)?;
+        let agent_said = |source| EvictionError::Agent {
+            id: id.clone(),
+            source,
+        };
+        let agent = Agent::connect(&guest).await.map_err(agent_said)?;
+        kill_and_delete(&agent, id.as_str()).await.map_err(agent_said)?;
+        let disks_stay = |source| EvictionError::Disks {
+            id: id.clone(),
+            source,
+        };
+        let disks = Disks::of(self).await.map_err(disks_stay)?;
+        disks.release(&agent).await.map_err(disks_stay)
+    }
+}
+
+impl EvictionError {
+    /// Whether the sandbox has gone.
+    fn is_end(&self) -> bool {
+        matches!(
+            self,
+            Self::Agent {
+                source: AgentError::Lost(_),
+                ..
+            } | Self::Disks {
+                source: DiskError::Agent(AgentError::Lost(_)),
+                ..
+            }
+        )
+    }
+}
+
+async fn kill_and_delete(agent: &Agent, id: &str) -> Result<(), AgentError> {
+    // Refused is what there is nothing of.
+    match agent.signal(id, libc::SIGKILL.unsigned_abs(), true).await {
+        Err(AgentError::Refused(_)) => {}
+        signalled => signalled?,
+    }
+    match agent.wait(id).await {
+        Err(AgentError::Refused(_)) => return Ok(()),
+        ended => ended?,
+    };
+    agent.delete(id).await
 }
 
 #[cfg(test)]

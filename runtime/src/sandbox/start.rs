@@ -3,6 +3,8 @@
 use std::{io, os::fd::BorrowedFd, sync::Arc, time::Duration};
 
 use bulkhead_agent_protocol::AGENT_PORT;
+use bulkhead_vmm::control::{ATTACHED_DISKS, Request, Response};
+use serde_json::Value;
 
 use super::{
     Agent, AgentError, GuestSocket, Machine, Network, Processors, SharedFolder, StateError, StateFolder,
@@ -18,6 +20,8 @@ pub struct Sandbox {
     vmm: Option<Vmm>,
     /// Whether the guest has to write back before its end.
     is_written: bool,
+    /// Whether it can have got disks since its start.
+    gets_disks: bool,
     agent: Agent,
     control: VmmControl,
     guest: Arc<GuestSocket>,
@@ -77,6 +81,7 @@ impl StartError {
 pub struct Starting {
     vmm: Vmm,
     is_written: bool,
+    gets_disks: bool,
     uplink: Uplink,
     guest: Arc<GuestSocket>,
 }
@@ -92,11 +97,12 @@ impl Starting {
         shared: &SharedFolder,
         cgroup: BorrowedFd<'_>,
     ) -> Result<Self, StartError> {
-        let is_written = machine.has_writable_disk();
+        let (is_written, gets_disks) = (machine.has_writable_disk(), machine.disk_slots > 0);
         let (vmm, uplink) = Vmm::start(machine, folder, shared, cgroup)?;
         Ok(Self {
             vmm,
             is_written,
+            gets_disks,
             uplink,
             guest: Arc::new(GuestSocket::of(folder)?),
         })
@@ -126,6 +132,7 @@ impl Sandbox {
                 control: starting.vmm.control(),
                 vmm: Some(starting.vmm),
                 is_written: starting.is_written,
+                gets_disks: starting.gets_disks,
                 guest: starting.guest,
             }),
             // The VMM has closed its end, so it is about to end.
@@ -144,6 +151,7 @@ impl Sandbox {
         Ok(Self {
             vmm: None,
             is_written: false,
+            gets_disks: false,
             agent: Agent::connect(&guest).await?,
             control: VmmControl::of(owner)?,
             guest: Arc::new(guest),
@@ -176,12 +184,20 @@ impl Sandbox {
     /// # Errors
     /// The guest could not write back.
     pub async fn end(mut self) -> Result<(), StartError> {
-        if self.is_written {
+        if self.is_written || (self.gets_disks && self.has_got_disks().await) {
             let agent = self.agent.clone();
             self.attempt(async move { agent.shut_down().await }).await?;
             self.vmm_ended().await;
         }
         Ok(())
+    }
+
+    /// Whether disks have come that have not gone again. A VMM that does not say so has none to write to.
+    async fn has_got_disks(&self) -> bool {
+        match self.control.ask(&Request::Metrics {}).await {
+            Ok(Response::Metrics(metrics)) => metrics.get(ATTACHED_DISKS).and_then(Value::as_u64) > Some(0),
+            _ => false,
+        }
     }
 
     /// Waits for the VMM's end; for ever if it is another monitor's.

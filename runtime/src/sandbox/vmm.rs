@@ -106,6 +106,7 @@ impl Vmm {
             // What has been taken in advance is kept.
             page_reporting: !machine.options.memory.prefault,
             network_slots: NETWORK_SLOTS,
+            disk_slots: machine.disk_slots,
             console,
             control: Some(folder.listen(StateFolder::CONTROL)?.into()),
         }

@@ -1,6 +1,7 @@
 //! Kubernetes runs pods with bulkhead as their `RuntimeClass`. The tests speak to containerd as the kubelet does.
 
 mod bad_input;
+mod block_volumes;
 mod containers;
 mod cri;
 mod environment;

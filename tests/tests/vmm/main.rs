@@ -11,12 +11,13 @@ use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::time::Duration;
 
-use bulkhead_agent_protocol::messages::{DescribeRequest, ShutdownRequest, Storage};
-use bulkhead_agent_protocol::{SHARED_FOLDER, SHARED_TAG, STREAM_PORT};
+use bulkhead_agent_protocol::messages::{
+    DeleteRequest, DescribeRequest, Disk, ReleaseDisksRequest, ShutdownRequest, Storage,
+};
+use bulkhead_agent_protocol::{DISK_FOLDER, SHARED_FOLDER, SHARED_TAG, STREAM_PORT};
 use bulkhead_tests::harness::{Host, default_config};
 use bulkhead_tests::pvh;
 use bulkhead_vmm::control::{Request, Response};
-use bulkhead_vmm::launch::Block;
 use bulkhead_vmm::report::Outcome;
 use microvm::MicroVm;
 use serde_json::{Value, json};
@@ -108,7 +109,7 @@ async fn what_the_guest_prints_is_kept_and_passed_on() {
 }
 
 #[tokio::test]
-async fn an_image_attached_to_a_running_guest_can_be_read_and_written() {
+async fn disks_come_and_go_while_the_guest_runs() {
     let host = Host::new();
     let bundle = host.bundle(|_| {});
     let image = host.folder().join("image");
@@ -120,33 +121,49 @@ async fn an_image_attached_to_a_running_guest_can_be_read_and_written() {
         .status();
     assert!(made.unwrap().success());
 
-    let mut vm = MicroVm::start(&host, &host.directory("root"), |launch| {
-        launch.blocks = ["system", "spare"]
-            .map(|id| Block {
-                id: id.to_owned(),
-                image: None,
-                read_only: false,
-            })
-            .into();
-    });
+    let mut vm = MicroVm::start(&host, &host.directory("root"), |launch| launch.disk_slots = 1);
     let agent = vm.agent();
-    let attach = Request::AttachBlock {
-        id: "system".to_owned(),
-        read_only: false,
+    let attach = |id: &str, read_only| Request::AttachBlock {
+        id: id.to_owned(),
+        read_only,
     };
     let file = File::options().read(true).write(true).open(&image).unwrap();
-    assert_eq!(vm.ask_with_file(&attach, &file), Response::Done);
+    let Response::Attached { slot } = vm.ask_with_file(&attach("system", false), &file) else {
+        panic!("it is not attached");
+    };
+    assert_eq!(
+        vm.ask_with_file(&attach("system", true), &file),
+        Response::Attached { slot },
+        "it is there already"
+    );
+    match vm.ask_with_file(&attach("other", false), &file) {
+        Response::Error { message } => {
+            assert!(message.contains("no slot is free for another disk"), "{message}")
+        }
+        other => panic!("{other:?}"),
+    }
 
-    let root = "/run/bulkhead/system";
+    let root = format!("{DISK_FOLDER}/c/0");
     let storage = Storage {
         source: "system".to_owned(),
         fstype: "ext4".to_owned(),
-        target: root.to_owned(),
+        target: root.clone(),
         ..Storage::default()
     };
     let script = "echo written > /tmp/new; sha256sum /bin/busybox";
+    let disk = Disk {
+        id: "system".to_owned(),
+        slot: Some(u32::try_from(slot).unwrap()),
+        ..Disk::default()
+    };
     let mut stdout = vm
-        .run(&agent, "c", &spec(root, &["sh", "-c", script]), storage)
+        .run_with_disks(
+            &agent,
+            "c",
+            &spec(&root, &["sh", "-c", script]),
+            storage,
+            vec![disk],
+        )
         .await;
     let mut text = String::new();
     stdout.read_to_string(&mut text).unwrap();
@@ -159,16 +176,57 @@ async fn an_image_attached_to_a_running_guest_can_be_read_and_written() {
         .stdout;
     assert_eq!(text.as_bytes(), expected);
 
-    // The agent writes everything back before it switches the guest off.
-    let shutdown = ShutdownRequest::default();
-    agent.0.shutdown(Context::default(), &shutdown).await.unwrap();
-    let (report, status) = vm.end();
-    assert_eq!((report.outcome, status), (Outcome::PowerOff, 0));
+    // With its last container the disk goes, and all is written back.
+    let delete = DeleteRequest {
+        container_id: "c".to_owned(),
+        ..DeleteRequest::default()
+    };
+    let release = ReleaseDisksRequest::default();
+    let released = async || {
+        let answer = agent.0.release_disks(Context::default(), &release).await;
+        answer.unwrap().disks
+    };
+    assert_eq!(released().await, Vec::<String>::new());
+    agent.0.delete(Context::default(), &delete).await.unwrap();
+    assert_eq!(released().await, ["system"]);
+    let detach = Request::DetachBlock {
+        id: "system".to_owned(),
+    };
+    assert_eq!(vm.ask(&detach), Response::Done);
     let found = Command::new("debugfs")
         .args(["-R", "cat /tmp/new"])
         .arg(&image)
         .output();
     assert_eq!(found.unwrap().stdout, b"written\n");
+
+    // Another one takes its place.
+    assert_eq!(
+        vm.ask_with_file(&attach("other", false), &file),
+        Response::Attached { slot }
+    );
+    let disk = Disk {
+        id: "other".to_owned(),
+        slot: Some(u32::try_from(slot).unwrap()),
+        ..Disk::default()
+    };
+    let storage = Storage {
+        source: "other".to_owned(),
+        fstype: "ext4".to_owned(),
+        target: root.clone(),
+        ..Storage::default()
+    };
+    let cat = spec(&root, &["cat", "/tmp/new"]);
+    let mut stdout = vm.run_with_disks(&agent, "c", &cat, storage, vec![disk]).await;
+    let mut text = String::new();
+    stdout.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "written\n");
+    agent.wait("c").await;
+
+    // The agent writes everything back before it switches the guest off.
+    let shutdown = ShutdownRequest::default();
+    agent.0.shutdown(Context::default(), &shutdown).await.unwrap();
+    let (report, status) = vm.end();
+    assert_eq!((report.outcome, status), (Outcome::PowerOff, 0));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use bulkhead_agent_protocol::messages::{
-    CreateContainerRequest, StartContainerRequest, Stdio, Storage, WaitRequest, WaitResponse,
+    CreateContainerRequest, Disk, StartContainerRequest, Stdio, Storage, WaitRequest, WaitResponse,
 };
 use bulkhead_agent_protocol::{AGENT_PORT, AgentClient, STREAM_PORT};
 use bulkhead_tests::harness::{self, Host};
@@ -82,6 +82,7 @@ impl MicroVm {
             rng: true,
             page_reporting: false,
             network_slots: 0,
+            disk_slots: 0,
             console: None,
             control: Some(control_listener),
         };
@@ -163,6 +164,18 @@ impl MicroVm {
 
     /// Starts a container. Gives its output.
     pub async fn run(&self, agent: &Agent, id: &str, spec: &Value, storage: Storage) -> UnixStream {
+        self.run_with_disks(agent, id, spec, storage, Vec::new()).await
+    }
+
+    /// The same, of a container that has disks.
+    pub async fn run_with_disks(
+        &self,
+        agent: &Agent,
+        id: &str,
+        spec: &Value,
+        storage: Storage,
+        disks: Vec<Disk>,
+    ) -> UnixStream {
         let stdout = self.stream(&format!("{id}.stdout"));
         let stdio = Stdio {
             stdout: format!("{id}.stdout"),
@@ -172,6 +185,7 @@ impl MicroVm {
             container_id: id.to_owned(),
             spec: serde_json::to_vec(spec).unwrap(),
             storages: vec![storage],
+            disks,
             stdio: Some(stdio).into(),
             ..CreateContainerRequest::default()
         };

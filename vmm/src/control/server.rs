@@ -1,7 +1,7 @@
 //! Takes the requests of the control socket, on the event loop.
 //!
 //! Its system calls: accept4, recvmsg, sendto, close, epoll_ctl, read (the pause's event), tgkill and futex
-//! (pausing), ioctl, mmap and clone3 (processors).
+//! (pausing), ioctl, mmap and clone3 (processors), fstat, lseek and fcntl (images).
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -16,7 +16,6 @@ use vmm_sys_util::epoll::EventSet;
 use super::client::{Client, LONGEST_REQUEST, Line};
 use super::{Request, Response};
 use crate::console::Console;
-use crate::devices::virtio::blk;
 use crate::devices::virtio::net::MacAddress;
 use crate::end::End;
 use crate::failure::with_causes;
@@ -35,16 +34,26 @@ pub struct Guest {
     pub console: Console,
     /// How it ends.
     pub end: End,
-    /// Its disks, of which some are slots for an image to come.
-    pub disks: Vec<blk::Slot>,
-    /// How it gets network devices.
-    pub networks: AttachNetwork,
+    /// By which devices come and go.
+    pub hotplug: Box<dyn Hotplug>,
     /// When it began.
     pub started: Instant,
 }
 
-/// Puts a network device on a tap, of that address and MTU, into a reserved slot, and returns the slot's number.
-pub type AttachNetwork = Box<dyn FnMut(OwnedFd, MacAddress, u16) -> Result<usize, DeviceError> + Send>;
+/// Puts devices into slots of a guest that runs, and takes disks out again. The answer is the slot's number.
+pub trait Hotplug: Send {
+    /// A network device on a tap.
+    fn attach_network(&mut self, tap: OwnedFd, mac: MacAddress, mtu: u16) -> Result<usize, DeviceError>;
+
+    /// A disk over an image, or the disk of that name that is there already.
+    fn attach_disk(&mut self, id: &str, image: File, read_only: bool) -> Result<usize, DeviceError>;
+
+    /// Takes a disk out that has come while the guest ran.
+    fn detach_disk(&mut self, id: &str) -> Result<(), DeviceError>;
+
+    /// How many disks have come while the guest ran, and are there.
+    fn attached_disks(&self) -> usize;
+}
 
 /// The control socket.
 pub struct ControlServer {
@@ -194,27 +203,28 @@ fn answer(request: Request, client: &mut Client, guest: &mut Guest) -> Option<Re
         Request::Console {} => Response::Console {
             lines: guest.console.lines(),
         },
-        Request::AttachNetwork { mac, mtu } => attach_network(client.take_attached(), mac, mtu, guest),
-        Request::AttachBlock { id, read_only } => {
-            let slot = guest.disks.iter().find(|slot| slot.id() == id);
-            match (slot, client.take_attached()) {
-                (None, _) => error(&format!("there is no disk {id:?}")),
-                (_, None) => error("no descriptor came with the request"),
-                (Some(slot), Some(image)) => match slot.attach(image, read_only) {
-                    Ok(()) => Response::Done,
-                    Err(cause) => error(&with_causes(&cause)),
-                },
-            }
+        Request::AttachNetwork { mac, mtu } => {
+            let attach = |tap: File| guest.hotplug.attach_network(tap.into(), mac, mtu);
+            attached(client.take_attached(), attach)
         }
+        Request::AttachBlock { id, read_only } => {
+            let attach = |image| guest.hotplug.attach_disk(&id, image, read_only);
+            attached(client.take_attached(), attach)
+        }
+        Request::DetachBlock { id } => match guest.hotplug.detach_disk(&id) {
+            Ok(()) => Response::Done,
+            Err(cause) => error(&with_causes(&cause)),
+        },
     })
 }
 
-fn attach_network(tap: Option<File>, mac: MacAddress, mtu: u16, guest: &mut Guest) -> Response {
-    let Some(tap) = tap else {
+/// What comes of attaching a device with the descriptor that came with the request.
+fn attached(descriptor: Option<File>, attach: impl FnOnce(File) -> Result<usize, DeviceError>) -> Response {
+    let Some(descriptor) = descriptor else {
         return error("no descriptor came with the request");
     };
-    match (guest.networks)(tap.into(), mac, mtu) {
-        Ok(slot) => Response::NetworkAttached { slot },
+    match attach(descriptor) {
+        Ok(slot) => Response::Attached { slot },
         Err(cause) => error(&with_causes(&cause)),
     }
 }
@@ -224,6 +234,10 @@ fn metrics(guest: &Guest) -> serde_json::Map<String, serde_json::Value> {
     let uptime = u64::try_from(guest.started.elapsed().as_micros()).unwrap_or(u64::MAX);
     metrics.insert("uptime_us".to_owned(), uptime.into());
     metrics.insert("vcpus".to_owned(), guest.vcpus.metrics());
+    metrics.insert(
+        super::ATTACHED_DISKS.to_owned(),
+        guest.hotplug.attached_disks().into(),
+    );
     metrics
 }
 

@@ -32,9 +32,21 @@ impl MmioBus {
 
     /// Puts a device behind the window of that number, if there is one.
     pub fn fill(&self, number: usize, device: MmioTransport) {
-        if let Some(window) = self.windows.get(number) {
-            *window.lock().unwrap_or_else(PoisonError::into_inner) = Window::Device(device);
-        }
+        self.replace(number, Window::Device(device));
+    }
+
+    /// Takes the device out from behind the window of that number.
+    pub fn empty(&self, number: usize) {
+        self.replace(number, Window::Reserved);
+    }
+
+    fn replace(&self, number: usize, new: Window) {
+        let Some(window) = self.windows.get(number) else {
+            return;
+        };
+        let old = std::mem::replace(&mut *window.lock().unwrap_or_else(PoisonError::into_inner), new);
+        // The guest does not wait for the end of what the device is about.
+        drop(old);
     }
 
     /// The guest reads. Where nothing is, it reads ones, as from a bus on which nothing answers.
@@ -109,5 +121,7 @@ mod tests {
         bus.fill(1, device);
         assert_eq!(read(&bus, 0, VIRTIO_MMIO_DEVICE_ID), 0);
         assert_eq!(read(&bus, 1, VIRTIO_MMIO_DEVICE_ID), VIRTIO_ID_RNG);
+        bus.empty(1);
+        assert_eq!(read(&bus, 1, VIRTIO_MMIO_DEVICE_ID), 0);
     }
 }

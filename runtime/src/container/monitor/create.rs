@@ -15,9 +15,9 @@ use crate::{
     metrics,
     oci::{GuestPaths, for_guest},
     sandbox::{
-        AppArmorError, AppArmorProfile, Machine, NewContainer, NewState, Owner, ProcessIdentity, Sandbox,
-        SharedFiles, SharedFolder, StartError, Starting, State, StateFolder, Status, StorageError,
-        leave_mount_namespace,
+        AppArmorError, AppArmorProfile, DiskError, Disks, Machine, NewContainer, NewState, Owner,
+        ProcessIdentity, Sandbox, SharedFiles, SharedFolder, StartError, Starting, State, StateFolder,
+        Status, StorageError, leave_mount_namespace,
     },
 };
 
@@ -89,6 +89,8 @@ impl Monitor {
         };
 
         self.stopwatch.enter(Stage::CreateContainer);
+        // Until the guest knows who has them, nobody is to take them away.
+        let disks = self.attach_disks().await.in_stage(Stage::CreateContainer)?;
         let (agent, guest) = (sandbox.agent().clone(), sandbox.guest());
         let connect = async move {
             Streams::connect(&guest, self.window())
@@ -114,6 +116,7 @@ impl Monitor {
             spec,
             state: hooks::state(state, Status::Creating),
             bundle: &self.bundle,
+            disk_slots: disks.as_ref().map(|(_, slots)| slots.clone()).unwrap_or_default(),
             paths,
             submounts: files.submounts,
             stdio: streams.description(),
@@ -122,6 +125,7 @@ impl Monitor {
             .attempt(agent.create(id, container))
             .await
             .in_stage(Stage::CreateContainer)?;
+        drop(disks);
 
         self.show_files().in_stage(Stage::CreateContainer)?;
         Ok((sandbox, streams))
@@ -175,6 +179,21 @@ impl Monitor {
         Sandbox::join(&owner.folder)
             .await
             .in_stage(Stage::CreateContainer)
+    }
+
+    /// Gives the microVM that the container has joined the container's disks; its own one has had them from the start. Returns
+    /// the slots in which they are.
+    async fn attach_disks(&self) -> Result<Option<(Disks, Vec<u32>)>, DiskError> {
+        let wanted = &self.bundle.disks.disks;
+        let Some(owner) = self.place.owner().filter(|_| !wanted.is_empty()) else {
+            return Ok(None);
+        };
+        let disks = Disks::of(owner).await?;
+        let mut slots = Vec::with_capacity(wanted.len());
+        for disk in wanted {
+            slots.push(disks.attach(disk).await?);
+        }
+        Ok(Some((disks, slots)))
     }
 
     /// Lets those who enter this process's mount namespace find the container's files there, and not the host's.

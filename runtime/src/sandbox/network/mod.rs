@@ -168,7 +168,7 @@ impl Network {
             mtu: interface.mtu,
         };
         match self.control.ask_with(&request, Some(tap.file.as_fd())).await {
-            Ok(Response::NetworkAttached { slot }) => {
+            Ok(Response::Attached { slot }) => {
                 tracing::debug!(interface = interface.name, slot, "network attached");
                 u32::try_from(slot).map_err(|error| refused(error.to_string()))
             }

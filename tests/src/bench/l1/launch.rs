@@ -217,6 +217,7 @@ impl VmmConfig<'_> {
             rng: true,
             page_reporting: true,
             network_slots: 0,
+            disk_slots: 0,
             console: Some(console.as_raw_fd()),
             control: None,
             report: None,

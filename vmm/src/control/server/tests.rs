@@ -9,14 +9,16 @@ use vm_memory::GuestAddress;
 use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
+use super::super::ATTACHED_DISKS;
 use super::*;
 use crate::config::MemoryBacking;
 use crate::console::ConsoleWriter;
 use crate::devices::mmio::MmioBus;
 use crate::devices::ports::Ports;
+use crate::devices::virtio::blk::Block;
 use crate::devices::virtio::net::Net;
 use crate::devices::{reset, serial};
-use crate::event_loop::EventLoop;
+use crate::event_loop::{EventLoop, LoopHandle};
 use crate::memory;
 use crate::vcpu::Buses;
 
@@ -53,18 +55,13 @@ fn start() -> Server {
             their_end.clone(),
         )
         .unwrap();
-        let disks = vec![blk::Block::reserved("disk").slot()];
         let mut event_loop = EventLoop::new().unwrap();
         let handle = event_loop.handle();
         let guest = Guest {
             vcpus,
             console,
             end: their_end,
-            disks,
-            networks: Box::new(move |tap, mac, mtu| {
-                Net::new(tap, mac, mtu, handle.clone())?;
-                Err(DeviceError::NoneFree(0))
-            }),
+            hotplug: Box::new(OneSlot { handle, disk: None }),
             started: Instant::now(),
         };
         event_loop.add(Box::new(ControlServer::new(listener.into(), guest).unwrap()));
@@ -76,6 +73,39 @@ fn start() -> Server {
         path,
         end,
         _directory: directory,
+    }
+}
+
+/// Slots of no virtual machine: one for a disk, none for a network device.
+struct OneSlot {
+    handle: LoopHandle,
+    disk: Option<String>,
+}
+
+impl Hotplug for OneSlot {
+    fn attach_network(&mut self, tap: OwnedFd, mac: MacAddress, mtu: u16) -> Result<usize, DeviceError> {
+        Net::new(tap, mac, mtu, self.handle.clone())?;
+        Err(DeviceError::NoneFree {
+            kind: "network device",
+            count: 0,
+        })
+    }
+
+    fn attach_disk(&mut self, id: &str, image: File, read_only: bool) -> Result<usize, DeviceError> {
+        Block::new(id, image, read_only)?;
+        self.disk = Some(id.to_owned());
+        Ok(7)
+    }
+
+    fn detach_disk(&mut self, id: &str) -> Result<(), DeviceError> {
+        let is_there = self.disk.take_if(|disk| disk == id).is_some();
+        is_there
+            .then_some(())
+            .ok_or_else(|| DeviceError::NoDisk(id.to_owned()))
+    }
+
+    fn attached_disks(&self) -> usize {
+        usize::from(self.disk.is_some())
     }
 }
 
@@ -193,13 +223,20 @@ fn an_image_comes_with_its_request() {
     // A descriptor that came with another request does not stay for the next.
     assert_eq!(client.ask_with(&Request::Resume {}, &image), Response::Done);
     assert!(message(Some(client.ask(&attach()))).contains("no descriptor"));
-    let elsewhere = Request::AttachBlock {
-        id: "disc".to_owned(),
-        read_only: true,
+    let detach = Request::DetachBlock {
+        id: "disk".to_owned(),
     };
-    assert!(message(Some(client.ask_with(&elsewhere, &image))).contains("\"disc\""));
-    assert_eq!(client.ask_with(&attach(), &image), Response::Done);
-    assert!(message(Some(client.ask_with(&attach(), &image))).contains("already"));
+    assert!(message(Some(client.ask(&detach))).contains("no disk \"disk\""));
+    assert_eq!(client.ask_with(&attach(), &image), Response::Attached { slot: 7 });
+    let disks = |client: &mut Connection| match client.ask(&Request::Metrics {}) {
+        Response::Metrics(metrics) => metrics[ATTACHED_DISKS].as_u64(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(disks(&mut client), Some(1));
+    assert_eq!(client.ask(&detach), Response::Done);
+    assert_eq!(disks(&mut client), Some(0));
+    image.as_file().set_len(0).unwrap();
+    assert!(message(Some(client.ask_with(&attach(), &image))).contains("smaller than one sector"));
 }
 
 #[test]

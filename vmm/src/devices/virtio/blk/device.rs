@@ -1,7 +1,6 @@
-//! The device as its transport sees it, and the slot by which an image comes later.
+//! The device as its transport sees it.
 
-use std::fs::File;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX,
@@ -16,51 +15,23 @@ use super::request::{MAX_RANGE_SECTORS, MAX_RANGES};
 use super::service::BlockService;
 use crate::devices::virtio::buffers::read_config_space;
 use crate::devices::virtio::worker::Worker;
-use crate::devices::virtio::{ActivateError, Activation, Interrupt, VirtioDevice};
+use crate::devices::virtio::{ActivateError, Activation, VirtioDevice};
 use crate::resources::ImageFiles;
 
 const QUEUE_SIZE: u16 = 256;
 
 /// A virtio-blk device.
 pub struct Block {
-    shared: Arc<Shared>,
-    /// Whether it was made without an image.
-    reserved: bool,
+    disk: Arc<Disk>,
     worker: Option<Worker>,
 }
 
-/// The way to fill a reserved slot, for another thread than the device's.
-#[derive(Clone)]
-pub struct Slot(Arc<Shared>);
-
-/// An image could not be attached to a slot.
-#[derive(Debug, thiserror::Error)]
-pub enum AttachError {
-    /// There is one already.
-    #[error("the disk {0:?} has an image already: attach to another slot")]
-    Occupied(String),
-    /// The file cannot be an image.
-    #[error(transparent)]
-    Image(#[from] ImageError),
-}
-
-/// What the device, its worker and its slot have in common.
-pub struct Shared {
-    id: String,
-    image: OnceLock<Image>,
-    interrupt: OnceLock<Arc<Interrupt>>,
-}
-
-impl Shared {
-    /// The device's name.
-    pub fn id(&self) -> &str {
-        &self.id
-    }
-
-    /// The image, if there is one yet.
-    pub fn image(&self) -> Option<&Image> {
-        self.image.get()
-    }
+/// What the device and its worker have in common.
+pub struct Disk {
+    /// Its name.
+    pub id: String,
+    /// Its contents.
+    pub image: Image,
 }
 
 impl Block {
@@ -69,61 +40,19 @@ impl Block {
     /// # Errors
     /// When the files cannot be an image.
     pub fn new(id: &str, image: impl Into<ImageFiles>, read_only: bool) -> Result<Self, ImageError> {
-        let image = Image::open(image.into(), read_only)?;
-        Ok(Self::with(id, OnceLock::from(image), false))
-    }
-
-    /// A slot of that name, without an image.
-    pub fn reserved(id: &str) -> Self {
-        Self::with(id, OnceLock::new(), true)
-    }
-
-    fn with(id: &str, image: OnceLock<Image>, reserved: bool) -> Self {
-        let shared = Shared {
+        let disk = Disk {
             id: id.to_owned(),
-            image,
-            interrupt: OnceLock::new(),
+            image: Image::open(image.into(), read_only)?,
         };
-        Block {
-            shared: Arc::new(shared),
-            reserved,
+        Ok(Block {
+            disk: Arc::new(disk),
             worker: None,
-        }
+        })
     }
 
     /// What the worker runs.
     pub(super) fn service(&self) -> BlockService {
-        BlockService(self.shared.clone())
-    }
-
-    /// The way to attach an image later.
-    pub fn slot(&self) -> Slot {
-        Slot(self.shared.clone())
-    }
-}
-
-impl Slot {
-    /// The slot's name.
-    pub fn id(&self) -> &str {
-        self.0.id()
-    }
-
-    /// Puts an image into the slot and tells the driver that the capacity has changed.
-    ///
-    /// # Errors
-    /// When there is an image already, or the file cannot be one. Nothing has changed then.
-    pub fn attach(&self, image: File, read_only: bool) -> Result<(), AttachError> {
-        let occupied = || AttachError::Occupied(self.0.id.clone());
-        if self.0.image.get().is_some() {
-            return Err(occupied());
-        }
-        let image = Image::open(image.into(), read_only)?;
-        self.0.image.set(image).map_err(|_| occupied())?;
-        // Before the driver is ready it has not read the capacity yet.
-        if let Some(interrupt) = self.0.interrupt.get() {
-            interrupt.configuration_changed();
-        }
-        Ok(())
+        BlockService(self.disk.clone())
     }
 }
 
@@ -163,8 +92,7 @@ impl VirtioDevice for Block {
     }
 
     fn features(&self) -> u64 {
-        let read_only = !self.reserved && self.shared.image().is_some_and(Image::read_only);
-        let access = if read_only {
+        let access = if self.disk.image.read_only() {
             1 << VIRTIO_BLK_F_RO
         } else {
             1 << VIRTIO_BLK_F_FLUSH | 1 << VIRTIO_BLK_F_DISCARD | 1 << VIRTIO_BLK_F_WRITE_ZEROES
@@ -178,7 +106,7 @@ impl VirtioDevice for Block {
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
         let config = ConfigSpace {
-            capacity: self.shared.image().map_or(0, Image::sectors).into(),
+            capacity: self.disk.image.sectors().into(),
             // Header and status take two descriptors.
             seg_max: u32::from(QUEUE_SIZE - 2).into(),
             blk_size: 512.into(),
@@ -197,16 +125,8 @@ impl VirtioDevice for Block {
         if activation.queues.len() != 1 {
             return Err(ActivateError::Queues(activation.queues.len(), 1));
         }
-        let interrupt = activation.interrupt.clone();
         let service = self.service();
         self.worker = Some(Worker::start("virtio-blk", activation, move || Ok(service))?);
-        // An image may have come since the driver read the capacity. To announce it twice does no harm.
-        if self.shared.interrupt.set(interrupt.clone()).is_ok()
-            && self.reserved
-            && self.shared.image().is_some()
-        {
-            interrupt.configuration_changed();
-        }
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use super::device::Shared;
+use super::device::Disk;
 use super::image::Image;
 use super::request::{Header, ID_BYTES, Operation, RawRange, Status};
 use crate::devices::virtio::buffers::{self, Chain, Input, Output};
@@ -11,7 +11,7 @@ use crate::devices::virtio::worker::Service;
 use crate::memory::GuestMemory;
 
 /// Serves the requests of one device.
-pub struct BlockService(pub Arc<Shared>);
+pub struct BlockService(pub Arc<Disk>);
 
 impl Service for BlockService {
     fn serve(&mut self, memory: &GuestMemory, chain: Chain<'_>) -> u32 {
@@ -48,9 +48,7 @@ impl BlockService {
         let Ok(header) = input.read_obj::<Header>() else {
             return (0, Status::IoError);
         };
-        let Some(image) = self.0.image() else {
-            return (0, Status::IoError);
-        };
+        let image = &self.0.image;
         let lengths = (input.available_bytes() as u64, output.available_bytes() as u64);
         let operation = match Operation::parse(&header, lengths.0, lengths.1, image.sectors()) {
             Ok(operation) => operation,
@@ -76,7 +74,7 @@ impl BlockService {
 
     fn identify(&self, output: &mut Output<'_>) -> Status {
         let mut id = [0; ID_BYTES];
-        for (to, from) in id.iter_mut().zip(self.0.id().bytes()) {
+        for (to, from) in id.iter_mut().zip(self.0.id.bytes()) {
             *to = from;
         }
         let length = output.available_bytes().min(ID_BYTES);

@@ -9,8 +9,8 @@ use vm_memory::{ByteValued, Bytes, GuestAddress};
 use super::request::{Extent, Header, MAX_RANGES, Operation, RawRange, SECTOR, Status};
 use super::service::BlockService;
 use super::*;
-use crate::devices::virtio::mock_driver::{self, MEMORY_SIZE, MockDriver, Served, serve};
-use crate::devices::virtio::{Interrupt, VirtioDevice};
+use crate::devices::virtio::VirtioDevice;
+use crate::devices::virtio::mock_driver::{self, MEMORY_SIZE, Served, serve};
 
 const IN: u32 = 0;
 const OUT: u32 = 1;
@@ -225,12 +225,11 @@ fn an_image_cut_short_is_an_error_not_old_memory() {
 }
 
 #[test]
-fn offers_read_only_only_when_it_is_known() {
+fn says_whether_it_is_read_only() {
     let file = image();
     const RO: u64 = 1 << 5;
     assert_ne!(device(&file, true).features() & RO, 0);
     assert_eq!(device(&file, false).features() & RO, 0);
-    assert_eq!(Block::reserved("later").features() & RO, 0);
 }
 
 #[test]
@@ -243,44 +242,6 @@ fn the_configuration_space_says_the_capacity() {
     device(&file, false).read_config(62, &mut beyond);
     assert_eq!(beyond, [0, 0, 0xff, 0xff]);
     device(&file, false).read_config(u64::MAX, &mut beyond);
-}
-
-#[test]
-fn a_slot_is_filled_while_the_device_runs() {
-    let driver = MockDriver::new(1);
-    let mut device = Block::reserved("later");
-    let slot = device.slot();
-    device.activate(driver.activation()).unwrap();
-
-    let mut capacity = [0xff; 8];
-    device.read_config(0, &mut capacity);
-    assert_eq!(u64::from_le_bytes(capacity), 0);
-
-    let file = image();
-    slot.attach(file.reopen().unwrap(), true).unwrap();
-    assert_eq!(driver.wait_for_interrupt(), Interrupt::CONFIGURATION);
-    device.read_config(0, &mut capacity);
-    assert_eq!(u64::from_le_bytes(capacity), SECTORS);
-
-    let request = driver.submit(0, &[&header(IN, 1)], &[512, 1]);
-    assert_eq!(driver.wait_for_interrupt(), Interrupt::USED_RING);
-    assert_eq!(driver.output(&request)[..512], [2; 512]);
-
-    let error = slot.attach(file.reopen().unwrap(), true).unwrap_err();
-    assert!(matches!(error, AttachError::Occupied(id) if id == "later"));
-}
-
-#[test]
-fn an_empty_slot_answers_with_errors() {
-    let mut service = Block::reserved("later").service();
-    assert_eq!(
-        status(&serve(&mut service, &[&header(IN, 0)], &[512, 1])),
-        Status::IoError as u8
-    );
-    assert_eq!(
-        status(&serve(&mut service, &[&header(FLUSH, 0)], &[1])),
-        Status::IoError as u8
-    );
 }
 
 #[test]
