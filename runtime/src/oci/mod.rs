@@ -25,7 +25,7 @@ pub use disks::{Disk, DiskMount, Disks, disk_folder};
 pub use further::{Changes, FurtherProcess, FurtherProcessError, UserChange};
 pub use guest::{GuestPaths, drop_host_resources, for_guest};
 pub use id_mapping::{IdMappings, IdRange};
-pub use pod::{FAMILIES, MEMBER, is_pod, pod_annotations, sandbox_of};
+pub use pod::{FAMILIES, MEMBER, is_pod, pod_annotations, pod_limits, sandbox_of};
 pub use refuse::{changed_limits, is_refused, refusals, refuse_unsupported};
 pub use shared_memory::SharedMemory;
 pub use spec::{
@@ -34,6 +34,7 @@ pub use spec::{
 };
 pub use validate::{BindSource, validate};
 pub use vm::Vm;
+pub use vm_annotations::PREFIX as VM_ANNOTATIONS;
 pub use vmm_options::VmmOptions;
 pub use volumes::{DATA, Volume, data as volume_data};
 

@@ -75,6 +75,13 @@ pub fn pod_annotations(id: &str) -> [(&'static str, &str); 2] {
     [(CONTAINER_TYPE, POD), (SANDBOX_ID, id)]
 }
 
+/// The annotations by which CRI says a pod's limits; 0 is none.
+pub fn pod_limits(memory: i64, cpu_quota: i64, cpu_period: i64) -> impl Iterator<Item = (&'static str, i64)> {
+    [(MEMORY, memory), (CPU_QUOTA, cpu_quota), (CPU_PERIOD, cpu_period)]
+        .into_iter()
+        .filter(|(_, limit)| *limit != 0)
+}
+
 fn number<T: FromStr>(annotations: &BTreeMap<String, String>, key: &str) -> Result<Option<T>, FieldError> {
     let parse = |text: &String| {
         text.parse().map_err(|_| {

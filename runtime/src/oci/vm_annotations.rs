@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, str::FromStr};
 use super::{FieldError, MEMBER, Vm, sandbox_of};
 
 /// What the names of these annotations begin with.
-const PREFIX: &str = "dev.bulkhead.vm.";
+pub const PREFIX: &str = "dev.bulkhead.vm.";
 
 /// Puts the value of a field into the section.
 type Put = fn(&mut Vm, &str) -> Result<(), &'static str>;

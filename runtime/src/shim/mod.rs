@@ -9,8 +9,9 @@
 //! - `tasks`, `task`, `process`: what there is
 //! - `standin`, `reaper`: the processes that stand in for it
 //! - `stream_names`, `streams`, `logger`: where output goes
-//! - `bundle`, `options`, `pod_config`: what containerd says beside
+//! - `bundle`, `options`, `pod_config`, `pod_description`: what containerd says beside
 //! - `rootfs`: the mounts below a container
+//! - `privileges`: what the shim may do by itself
 //! - `events`, `metrics`: what containerd is told
 
 mod address;
@@ -26,6 +27,8 @@ mod logger;
 mod metrics;
 mod options;
 mod pod_config;
+mod pod_description;
+mod privileges;
 mod process;
 mod reaper;
 mod rootfs;

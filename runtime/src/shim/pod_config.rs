@@ -4,28 +4,23 @@
 use std::{fs, io, path::Path};
 
 use containerd_shim_protos::sandbox_api::CreateSandboxRequest;
-use protobuf::CodedInputStream;
 use serde_json::{Map, Value, json};
 
-use super::error::Error;
-use crate::oci::{OCI_VERSION, pod_annotations};
+use super::{error::Error, pod_description::Described};
+use crate::oci::{Namespace, OCI_VERSION, VM_ANNOTATIONS, pod_annotations, pod_limits};
 
 /// CRI's description of a pod.
 const CRI: &str = "runtime.v1.PodSandboxConfig";
 
-/// What CRI says of a pod, as far as it matters here.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Described {
-    hostname: String,
-    cgroup_parent: String,
-}
+/// The kinds of a pod's namespaces.
+const OWN: [&str; 5] = ["pid", "ipc", "uts", "mount", Namespace::NETWORK];
 
 /// A pod's `config.json`.
 #[derive(Debug, PartialEq)]
 pub struct PodConfig {
     annotations: Map<String, Value>,
     network: String,
-    hostname: String,
+    described: Described,
     cgroups_path: String,
 }
 
@@ -36,27 +31,34 @@ impl PodConfig {
     /// CRI's description is none.
     pub fn of(request: &CreateSandboxRequest) -> Result<Self, Error> {
         let described = match request.options.type_url.rsplit('/').next() {
-            Some(CRI) => describe(&request.options.value).map_err(|error| Error::Invalid {
+            Some(CRI) => Described::read(&request.options.value).map_err(|error| Error::Invalid {
                 what: "options",
                 problem: error.to_string(),
             })?,
             _ => Described::default(),
         };
+        Ok(Self::new(request, described))
+    }
+
+    fn new(request: &CreateSandboxRequest, described: Described) -> Self {
         let id = &request.sandbox_id;
-        let mut annotations: Map<String, Value> = request
+        let limits = pod_limits(described.memory, described.cpu_quota, described.cpu_period);
+        let annotations = described
             .annotations
             .iter()
-            .map(|(key, value)| (key.clone(), value.clone().into()))
+            .filter(|(key, _)| key.starts_with(VM_ANNOTATIONS))
+            .chain(&request.annotations)
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .chain(limits.map(|(key, value)| (key.to_owned(), value.to_string())))
+            .chain(pod_annotations(id).map(|(key, value)| (key.to_owned(), value.to_owned())))
+            .map(|(key, value)| (key, value.into()))
             .collect();
-        for (key, value) in pod_annotations(id) {
-            annotations.insert(key.to_owned(), value.into());
-        }
-        Ok(Self {
+        Self {
             annotations,
             network: request.netns_path.clone(),
-            hostname: described.hostname,
             cgroups_path: cgroups_path(&described.cgroup_parent, id),
-        })
+            described,
+        }
     }
 
     /// Writes it into the bundle. What containerd has put there stays, but for what says that it is a pod.
@@ -93,16 +95,27 @@ impl PodConfig {
         if !self.network.is_empty() {
             network["path"] = self.network.into();
         }
-        let own = ["pid", "ipc", "uts", "mount"].map(|kind| json!({"type": kind}));
-        let namespaces: Vec<Value> = own.into_iter().chain([network]).collect();
+        // What is left out is the host's, and refused with the document.
+        let namespaces: Vec<Value> = OWN
+            .into_iter()
+            .filter(|kind| !self.described.of_the_host.contains(kind))
+            .map(|kind| match kind {
+                Namespace::NETWORK => network.clone(),
+                kind => json!({"type": kind}),
+            })
+            .collect();
         for (key, value) in [
             ("ociVersion", json!(OCI_VERSION)),
             ("root", json!({"path": "rootfs"})),
             ("process", json!({"cwd": "/", "args": ["/pause"]})),
-            ("hostname", json!(self.hostname)),
+            ("hostname", json!(self.described.hostname)),
             (
                 "linux",
-                json!({"namespaces": namespaces, "cgroupsPath": self.cgroups_path}),
+                json!({
+                    "namespaces": namespaces,
+                    "cgroupsPath": self.cgroups_path,
+                    "sysctl": self.described.sysctls,
+                }),
             ),
         ] {
             if value != json!("") {
@@ -123,37 +136,8 @@ fn cgroups_path(parent: &str, id: &str) -> String {
     }
 }
 
-/// Fields 2 and 8.1 of CRI's description.
-fn describe(message: &[u8]) -> protobuf::Result<Described> {
-    let mut described = Described::default();
-    let mut stream = CodedInputStream::from_bytes(message);
-    while let Some(tag) = stream.read_raw_tag_or_eof()? {
-        match tag {
-            HOSTNAME => described.hostname = stream.read_string()?,
-            LINUX => {
-                let linux = stream.read_bytes()?;
-                let mut stream = CodedInputStream::from_bytes(&linux);
-                while let Some(tag) = stream.read_raw_tag_or_eof()? {
-                    match tag {
-                        CGROUP_PARENT => described.cgroup_parent = stream.read_string()?,
-                        _ => protobuf::rt::skip_field_for_tag(tag, &mut stream)?,
-                    }
-                }
-            }
-            _ => protobuf::rt::skip_field_for_tag(tag, &mut stream)?,
-        }
-    }
-    Ok(described)
-}
-
-/// Fields by number and wire type, 2 for what has a length.
-const HOSTNAME: u32 = 2 << 3 | 2;
-const LINUX: u32 = 8 << 3 | 2;
-const CGROUP_PARENT: u32 = 1 << 3 | 2;
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
     use protobuf::{MessageField, well_known_types::any::Any};
 
     use super::*;
@@ -204,6 +188,36 @@ mod tests {
     }
 
     #[test]
+    fn limits_settings_machine_and_namespaces_are_those_described() {
+        let described = Described {
+            annotations: [("dev.bulkhead.vm.hwConfig.vcpus", "2"), ("other", "x")]
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .into(),
+            sysctls: [("kernel.msgmax".to_owned(), "9".to_owned())].into(),
+            of_the_host: vec!["network", "ipc"],
+            memory: 4096,
+            ..Described::default()
+        };
+        let mut document = json!({});
+        let config = PodConfig::new(&CreateSandboxRequest::default(), described);
+        config.fill(&mut document).expect("an object");
+        let kinds = [
+            json!({"type": "pid"}),
+            json!({"type": "uts"}),
+            json!({"type": "mount"}),
+        ];
+        assert_eq!(document["linux"]["namespaces"], json!(kinds));
+        assert_eq!(document["linux"]["sysctl"], json!({"kernel.msgmax": "9"}));
+        let annotations = json!({
+            "dev.bulkhead.vm.hwConfig.vcpus": "2",
+            "io.kubernetes.cri.container-type": "sandbox",
+            "io.kubernetes.cri.sandbox-id": "",
+            "io.kubernetes.cri.sandbox-memory": "4096",
+        });
+        assert_eq!(document["annotations"], annotations);
+    }
+
+    #[test]
     fn a_pods_cgroup_is_a_folder_or_a_slice() {
         assert_eq!(cgroups_path("", "p"), "");
         assert_eq!(cgroups_path("/kubepods/pod1/", "p"), "/kubepods/pod1/p");
@@ -211,12 +225,5 @@ mod tests {
             cgroups_path("/kubepods.slice/kubepods-pod1.slice", "p"),
             "kubepods-pod1.slice:cri-containerd:p"
         );
-    }
-
-    proptest! {
-        #[test]
-        fn any_description_is_read_or_refused(message in prop::collection::vec(any::<u8>(), 0..40)) {
-            let _ = describe(&message);
-        }
     }
 }

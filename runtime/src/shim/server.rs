@@ -16,8 +16,8 @@ use tokio::sync::Notify;
 use ttrpc::r#async::{Server, transport::Listener};
 
 use super::{
-    command_line::CommandLine, context::Context, descriptors, events::Publisher, reaper::Reaper, rootfs,
-    sandbox_service::SandboxService, standin::Commands, task_service::TaskService, tasks::Tasks,
+    command_line::CommandLine, context::Context, descriptors, events::Publisher, privileges, reaper::Reaper,
+    rootfs, sandbox_service::SandboxService, standin::Commands, task_service::TaskService, tasks::Tasks,
 };
 use crate::{
     logging::{self, Format},
@@ -52,6 +52,7 @@ pub fn execute(line: &CommandLine) -> anyhow::Result<()> {
         logging::set_up(log.as_deref(), Format::Text, line.debug).context("the log")?;
     }
     rootfs::leave_mount_namespace().context("make a mount namespace")?;
+    privileges::drop_most().context("give up privileges")?;
     rustix::process::chdir("/").context("leave the bundle")?;
     let signals = Reaper::prepare().context("wait for children")?;
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -5,6 +5,7 @@ mod block_volumes;
 mod containers;
 mod cri;
 mod environment;
+mod lifecycle;
 mod many;
 mod network;
 mod node;

@@ -114,6 +114,14 @@ async fn a_container_lives_and_every_step_of_it_is_told_in_order() {
     // It is in the sandbox's cgroup, beside the monitor.
     let cgroup = |pid: u32| fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("alive");
     assert_eq!(cgroup(connection.shim_pid), cgroup(pid));
+    // It can make mounts and open what is others', and no more of what root can.
+    const SYS_ADMIN: u64 = 1 << 21;
+    const DAC_OVERRIDE: u64 = 1 << 1;
+    for set in ["CapPrm", "CapEff"] {
+        let capabilities = processes::status_field(shim.pid(), set);
+        let capabilities = u64::from_str_radix(capabilities.trim(), 16).expect("a set");
+        assert_eq!(capabilities, SYS_ADMIN | DAC_OVERRIDE, "{set}");
+    }
 
     // A further process.
     let exec = script(id, "e1", "exit 3");
