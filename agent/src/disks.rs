@@ -67,27 +67,28 @@ impl Plugged {
         self.had.remove(container);
     }
 
-    /// Lets go of those that no container has, and returns their names. What was written to them is on the host then.
+    /// Lets go of those of `disks` that no container has, and returns them. What was written to them is on the host then.
     ///
     /// # Errors
     /// The kernel's, of the first that it keeps.
-    pub fn release(&mut self) -> Result<Vec<String>, Failure> {
+    pub fn release(&mut self, disks: &[String]) -> Result<Vec<String>, Failure> {
         let mut released = Vec::new();
-        while let Some((id, slot)) = self.unused() {
-            remove_links(&id);
-            slot::unbind(slot)?;
-            self.slots.remove(&id);
-            released.push(id);
+        for id in disks.iter().filter(|id| !self.is_had(id)) {
+            // One that was never taken into use has no driver.
+            if let Some(slot) = self.slots.get(id) {
+                remove_links(id);
+                slot::unbind(*slot)?;
+            }
+            released.push(id.clone());
+        }
+        for id in &released {
+            self.slots.remove(id);
         }
         Ok(released)
     }
 
-    fn unused(&self) -> Option<(String, u32)> {
-        let is_had = |id: &String| self.had.values().flatten().any(|had| had == id);
-        let mut slots = self.slots.iter();
-        slots
-            .find(|(id, _)| !is_had(id))
-            .map(|(id, slot)| (id.clone(), *slot))
+    fn is_had(&self, id: &str) -> bool {
+        self.had.values().flatten().any(|had| had == id)
     }
 }
 
@@ -213,24 +214,20 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_is_unused_when_its_last_container_has_gone() {
+    fn a_disk_is_released_when_its_last_container_has_gone() {
         let disk = |id: &str| Disk {
             id: id.to_owned(),
             ..Disk::default()
         };
+        let all = ["a", "b", "never taken"].map(str::to_owned);
         let mut plugged = Plugged::default();
-        plugged.slots = [("a".to_owned(), 9), ("b".to_owned(), 10)].into();
         plugged.take("first", &[disk("a"), disk("b")]).unwrap();
-        plugged
-            .take("second", &[disk("b"), disk("there from the start")])
-            .unwrap();
-        assert_eq!(plugged.unused(), None);
+        plugged.take("second", &[disk("b")]).unwrap();
+        assert_eq!(plugged.release(&all).unwrap(), ["never taken"]);
         plugged.forget("first");
-        assert_eq!(plugged.unused(), Some(("a".to_owned(), 9)));
-        plugged.slots.remove("a");
-        assert_eq!(plugged.unused(), None);
+        assert_eq!(plugged.release(&all).unwrap(), ["a", "never taken"]);
         plugged.forget("second");
-        assert_eq!(plugged.unused(), Some(("b".to_owned(), 10)));
+        assert_eq!(plugged.release(&all[..2]).unwrap(), ["a", "b"]);
     }
 
     #[test]

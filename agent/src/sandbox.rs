@@ -261,12 +261,12 @@ impl Sandbox {
         Ok(())
     }
 
-    /// Lets go of the disks that have come while the guest ran and that no container has any more; returns their names.
+    /// Lets go of those of `disks` that no container has any more, and returns them.
     ///
     /// # Errors
     /// The kernel keeps one.
-    pub fn release_disks(&self) -> Result<Vec<String>, AgentError> {
-        Ok(self.disks().release()?)
+    pub fn release_disks(&self, disks: &[String]) -> Result<Vec<String>, AgentError> {
+        Ok(self.disks().release(disks)?)
     }
 
     /// Ends every process and writes everything back.

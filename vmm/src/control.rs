@@ -55,7 +55,7 @@ pub enum Request {
     },
 }
 
-/// Of [`Response::Metrics`]: how many disks are there that [`Request::AttachBlock`] has put there.
+/// Of [`Response::Metrics`]: the names of the disks that are there because of [`Request::AttachBlock`].
 pub const ATTACHED_DISKS: &str = "attached_disks";
 
 /// What a VMM answers.

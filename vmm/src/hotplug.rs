@@ -125,8 +125,8 @@ impl Hotplug for Sockets {
         Ok(())
     }
 
-    fn attached_disks(&self) -> usize {
-        let attached = |disk: &&Disk| disk.ties.is_some();
-        self.plugged.values().filter(attached).count()
+    fn attached_disks(&self) -> Vec<String> {
+        let attached = self.plugged.iter().filter(|(_, disk)| disk.ties.is_some());
+        attached.map(|(id, _)| id.clone()).collect()
     }
 }

@@ -191,11 +191,10 @@ impl Agent for Service {
     async fn release_disks(
         &self,
         _: &TtrpcContext,
-        _: proto::ReleaseDisksRequest,
+        request: proto::ReleaseDisksRequest,
     ) -> ttrpc::Result<proto::ReleaseDisksResponse> {
-        let sandbox = Arc::clone(&self.0);
         Ok(proto::ReleaseDisksResponse {
-            disks: self.complete(async move { sandbox.release_disks() }).await?,
+            disks: self.0.release_disks(&request.disks)?,
             ..Default::default()
         })
     }

@@ -262,12 +262,15 @@ impl Agent {
         Ok(())
     }
 
-    /// Has the guest let go of the disks that have come while it ran and that no container has any more. Returns their names.
+    /// Has the guest let go of those of `disks` that no container has any more. Returns them.
     ///
     /// # Errors
-    /// The connection broke.
-    pub async fn release_disks(&self) -> Result<Vec<String>, AgentError> {
-        let request = ReleaseDisksRequest::default();
+    /// The guest's kernel keeps one.
+    pub async fn release_disks(&self, disks: Vec<String>) -> Result<Vec<String>, AgentError> {
+        let request = ReleaseDisksRequest {
+            disks,
+            ..ReleaseDisksRequest::default()
+        };
         let released = self.client.release_disks(Context::default(), &request).await?;
         Ok(released.disks)
     }

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use bulkhead_vmm::control::{Request, Response};
+use bulkhead_vmm::control::{ATTACHED_DISKS, Request, Response};
 use rustix::{
     fs::{FlockOperation, flock},
     io::Errno,
@@ -106,7 +106,11 @@ impl Disks {
     /// # Errors
     /// The guest or the VMM said no.
     pub async fn release(&self, agent: &Agent) -> Result<(), DiskError> {
-        for disk in agent.release_disks().await? {
+        let disks = attached(&self.control).await;
+        if disks.is_empty() {
+            return Ok(());
+        }
+        for disk in agent.release_disks(disks).await? {
             let request = Request::DetachBlock { id: disk.clone() };
             match self.control.ask(&request).await {
                 Ok(Response::Done) => tracing::debug!(disk, "disk detached"),
@@ -118,6 +122,15 @@ impl Disks {
         }
         Ok(())
     }
+}
+
+/// The disks that have come to a microVM since its start, and have not gone again. A VMM that does not say has none.
+pub async fn attached(control: &VmmControl) -> Vec<String> {
+    let Ok(Response::Metrics(mut metrics)) = control.ask(&Request::Metrics {}).await else {
+        return Vec::new();
+    };
+    let disks = metrics.remove(ATTACHED_DISKS).unwrap_or_default();
+    serde_json::from_value(disks).unwrap_or_default()
 }
 
 fn message(answer: std::io::Result<Response>) -> String {

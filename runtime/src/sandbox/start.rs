@@ -3,12 +3,10 @@
 use std::{io, os::fd::BorrowedFd, sync::Arc, time::Duration};
 
 use bulkhead_agent_protocol::AGENT_PORT;
-use bulkhead_vmm::control::{ATTACHED_DISKS, Request, Response};
-use serde_json::Value;
 
 use super::{
     Agent, AgentError, GuestSocket, Machine, Network, Processors, SharedFolder, StateError, StateFolder,
-    Uplink, Vmm, VmmControl, VmmEnd, VmmError,
+    Uplink, Vmm, VmmControl, VmmEnd, VmmError, plugged_disks::attached,
 };
 
 /// How long the VMM may take to answer a question about a guest that is in trouble.
@@ -184,20 +182,12 @@ impl Sandbox {
     /// # Errors
     /// The guest could not write back.
     pub async fn end(mut self) -> Result<(), StartError> {
-        if self.is_written || (self.gets_disks && self.has_got_disks().await) {
+        if self.is_written || (self.gets_disks && !attached(&self.control).await.is_empty()) {
             let agent = self.agent.clone();
             self.attempt(async move { agent.shut_down().await }).await?;
             self.vmm_ended().await;
         }
         Ok(())
-    }
-
-    /// Whether disks have come that have not gone again. A VMM that does not say so has none to write to.
-    async fn has_got_disks(&self) -> bool {
-        match self.control.ask(&Request::Metrics {}).await {
-            Ok(Response::Metrics(metrics)) => metrics.get(ATTACHED_DISKS).and_then(Value::as_u64) > Some(0),
-            _ => false,
-        }
     }
 
     /// Waits for the VMM's end; for ever if it is another monitor's.

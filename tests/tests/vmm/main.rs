@@ -181,7 +181,10 @@ async fn disks_come_and_go_while_the_guest_runs() {
         container_id: "c".to_owned(),
         ..DeleteRequest::default()
     };
-    let release = ReleaseDisksRequest::default();
+    let release = ReleaseDisksRequest {
+        disks: vec!["system".to_owned()],
+        ..ReleaseDisksRequest::default()
+    };
     let released = async || {
         let answer = agent.0.release_disks(Context::default(), &release).await;
         answer.unwrap().disks

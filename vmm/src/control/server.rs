@@ -51,8 +51,8 @@ pub trait Hotplug: Send {
     /// Takes a disk out that has come while the guest ran.
     fn detach_disk(&mut self, id: &str) -> Result<(), DeviceError>;
 
-    /// How many disks have come while the guest ran, and are there.
-    fn attached_disks(&self) -> usize;
+    /// The names of the disks that have come while the guest ran, and are there.
+    fn attached_disks(&self) -> Vec<String>;
 }
 
 /// The control socket.

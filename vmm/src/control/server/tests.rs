@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 
+use serde_json::json;
 use tempfile::{NamedTempFile, TempDir};
 use vm_memory::GuestAddress;
 use vmm_sys_util::eventfd::EventFd;
@@ -104,8 +105,8 @@ impl Hotplug for OneSlot {
             .ok_or_else(|| DeviceError::NoDisk(id.to_owned()))
     }
 
-    fn attached_disks(&self) -> usize {
-        usize::from(self.disk.is_some())
+    fn attached_disks(&self) -> Vec<String> {
+        self.disk.iter().cloned().collect()
     }
 }
 
@@ -229,12 +230,12 @@ fn an_image_comes_with_its_request() {
     assert!(message(Some(client.ask(&detach))).contains("no disk \"disk\""));
     assert_eq!(client.ask_with(&attach(), &image), Response::Attached { slot: 7 });
     let disks = |client: &mut Connection| match client.ask(&Request::Metrics {}) {
-        Response::Metrics(metrics) => metrics[ATTACHED_DISKS].as_u64(),
+        Response::Metrics(metrics) => metrics[ATTACHED_DISKS].clone(),
         other => panic!("{other:?}"),
     };
-    assert_eq!(disks(&mut client), Some(1));
+    assert_eq!(disks(&mut client), json!(["disk"]));
     assert_eq!(client.ask(&detach), Response::Done);
-    assert_eq!(disks(&mut client), Some(0));
+    assert_eq!(disks(&mut client), json!([]));
     image.as_file().set_len(0).unwrap();
     assert!(message(Some(client.ask_with(&attach(), &image))).contains("smaller than one sector"));
 }
