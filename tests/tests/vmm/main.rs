@@ -138,7 +138,7 @@ async fn disks_come_and_go_while_the_guest_runs() {
     );
     match vm.ask_with_file(&attach("other", false), &file) {
         Response::Error { message } => {
-            assert!(message.contains("no slot is free for another disk"), "{message}")
+            assert!(message.contains("no slot is free for another disk"), "{message}");
         }
         other => panic!("{other:?}"),
     }
