@@ -719,6 +719,19 @@ async fn a_pod_can_be_the_shims_own_as_containerd_2_has_it() {
         code(shim.sandbox.start_sandbox(context(), &start).await),
         Code::NOT_FOUND
     );
+    // CRI's description of it has the host's network.
+    let of_the_host = CreateSandboxRequest {
+        options: MessageField::some(Any {
+            type_url: "runtime.v1.PodSandboxConfig".to_owned(),
+            value: b"\x42\x06\x12\x04\x0a\x02\x08\x02".to_vec(),
+            ..Any::default()
+        }),
+        ..creation.clone()
+    };
+    let refused = shim.sandbox.create_sandbox(context(), &of_the_host).await;
+    let refused = refused.expect_err("it has none").to_string();
+    assert!(refused.contains("hostNetwork"), "{refused}");
+    fs::remove_file(bundle.config()).expect("written by the shim");
     shim.sandbox
         .create_sandbox(context(), &creation)
         .await
