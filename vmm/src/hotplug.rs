@@ -16,7 +16,7 @@ use crate::vcpu::Buses;
 use crate::wiring::{Board, DeviceError, Ties};
 
 /// The slots that were empty when the guest started, and the disks by their names.
-pub struct Sockets {
+pub struct HotplugSlots {
     /// What they are on.
     pub board: Board,
     /// By which the guest reaches them.
@@ -24,15 +24,15 @@ pub struct Sockets {
     /// Where network devices do their work.
     pub event_loop: LoopHandle,
     /// Those for network devices.
-    pub networks: Free,
+    pub networks: FreeSlots,
     /// Those for disks.
-    pub disks: Free,
+    pub disks: FreeSlots,
     /// The disks that are there.
     pub plugged: BTreeMap<String, Disk>,
 }
 
 /// The free slots for devices of one kind.
-pub struct Free {
+pub struct FreeSlots {
     kind: &'static str,
     count: usize,
     slots: Vec<usize>,
@@ -48,10 +48,10 @@ pub struct Disk {
     pub ties: Option<Ties>,
 }
 
-impl Free {
+impl FreeSlots {
     /// All of `slots`, for devices called `kind`.
     pub fn new(kind: &'static str, slots: Range<usize>) -> Self {
-        Free {
+        FreeSlots {
             kind,
             count: slots.len(),
             slots: slots.rev().collect(),
@@ -67,7 +67,7 @@ impl Free {
     }
 }
 
-impl Sockets {
+impl HotplugSlots {
     /// Puts a device into a slot that is free.
     fn plug(&self, slot: usize, device: Box<dyn VirtioDevice>) -> Result<Ties, DeviceError> {
         let wiring = self.board.wire(slot, device.as_ref())?;
@@ -78,7 +78,7 @@ impl Sockets {
     }
 }
 
-impl Hotplug for Sockets {
+impl Hotplug for HotplugSlots {
     fn attach_network(&mut self, tap: OwnedFd, mac: MacAddress, mtu: u16) -> Result<usize, DeviceError> {
         let device = Net::new(tap, mac, mtu, self.event_loop.clone())?;
         let slot = self.networks.next()?;

@@ -19,7 +19,7 @@ use crate::devices::{reset, serial};
 use crate::end::End;
 use crate::event_loop::{EventLoop, LoopHandle};
 use crate::failure::{AtStage, Failure};
-use crate::hotplug::{Disk, Free, Sockets};
+use crate::hotplug::{Disk, FreeSlots, HotplugSlots};
 use crate::jail;
 use crate::kvm;
 use crate::memory;
@@ -95,7 +95,7 @@ pub fn run(resources: Resources, console: &Console, reporter: &Reporter) -> Resu
             vcpus,
             console: console.clone(),
             end: end.clone(),
-            hotplug: Box::new(Sockets {
+            hotplug: Box::new(HotplugSlots {
                 board,
                 buses,
                 event_loop: event_loop.handle(),
@@ -126,8 +126,8 @@ fn online(vcpus: u8, max_vcpus: u8) -> String {
 
 /// What can be plugged and unplugged while the guest runs.
 struct Plugged {
-    networks: Free,
-    disks: Free,
+    networks: FreeSlots,
+    disks: FreeSlots,
     plugged: BTreeMap<String, Disk>,
 }
 
@@ -165,8 +165,8 @@ fn plug_devices(
     }
     // Behind all others: the numbers of those do not depend on how many are reserved.
     Ok(Plugged {
-        networks: Free::new("network device", slots.reserve(devices.network_slots)?),
-        disks: Free::new("disk", slots.reserve(devices.disk_slots)?),
+        networks: FreeSlots::new("network device", slots.reserve(devices.network_slots)?),
+        disks: FreeSlots::new("disk", slots.reserve(devices.disk_slots)?),
         plugged,
     })
 }
