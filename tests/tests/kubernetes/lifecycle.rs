@@ -74,11 +74,9 @@ fn an_ephemeral_container_sees_the_processes_of_its_target() {
     let debugger = pod.run_with(|config| {
         config["linux"]["security_context"]["namespace_options"] =
             json!({"pid": "TARGET", "target_id": target.id});
-        config["command"] = json!([
-            "sh",
-            "-c",
-            "ps -o args | grep -E '^sleep [678]{6}'; pkill -f '^sleep 888888'"
-        ]);
+        let script = "ps -o args | grep -E '^sleep [678]{6}'
+            kill $(ps -o pid,args | awk '$2 == \"sleep\" {print $1}')";
+        config["command"] = json!(["sh", "-c", script]);
     });
     assert_eq!(debugger.success(), "sleep 888888\n");
     // It looks, acts, and goes; who it looked at goes on.
