@@ -11,7 +11,7 @@ pub const GUEST_MEMORY_MIB: u32 = 128;
 
 /// The guest's command line, the devices apart, which each VMM adds.
 const COMMAND_LINE: &str = "console=ttyS0 quiet loglevel=4 panic=-1 reboot=t noreplace-smp swiotlb=noforce \
-     initcall_blacklist=slab_late_init dummy.numdummies=0";
+     dummy.numdummies=0 rootfstype=ramfs";
 
 /// Where the archive has things.
 pub mod paths {

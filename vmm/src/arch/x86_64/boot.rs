@@ -90,7 +90,7 @@ fn memory_map(memory: &GuestMemory) -> Vec<Ram> {
         size: layout::MP_TABLE.raw_value(),
     }];
     for region in memory.iter() {
-        let start = region.start_addr().max(layout::HIGH_RAM).raw_value();
+        let start = region.start_addr().max(layout::TOLD_RAM).raw_value();
         let end = region.start_addr().raw_value() + region.len();
         map.push(Ram {
             start,

@@ -10,7 +10,7 @@ use vm_memory::{Address, Bytes, GuestAddress, GuestMemory as _, GuestMemoryError
 
 use super::boot::{EntryPoint, Initramfs};
 use super::layout;
-use crate::memory::GuestMemory;
+use crate::memory::{GuestMemory, PAGE_SIZE};
 
 /// A kernel or initramfs cannot be booted.
 #[derive(Debug, thiserror::Error)]
@@ -94,7 +94,8 @@ pub fn load(memory: &GuestMemory, mut image: File) -> Result<LoadedKernel, Kerne
     })
 }
 
-/// Reads the initramfs straight into the guest's memory, as high below the gap as it goes.
+/// Reads the initramfs straight into the guest's memory, right behind the kernel: there it shares pages of the host with
+/// the kernel's end, and with what the guest allocates first.
 pub fn load_initramfs(
     memory: &GuestMemory,
     kernel: &LoadedKernel,
@@ -109,9 +110,11 @@ pub fn load_initramfs(
         memory_mib: top >> 20,
     };
     let size32 = u32::try_from(size).map_err(|_| does_not_fit())?;
-    let start = top.checked_sub(size).map(|start| start & !0xfff);
-    let start = start
-        .filter(|start| *start >= kernel.end.raw_value())
+    let start = kernel
+        .end
+        .raw_value()
+        .checked_next_multiple_of(PAGE_SIZE as u64)
+        .filter(|start| start.checked_add(size).is_some_and(|end| end <= top))
         .map(GuestAddress)
         .ok_or_else(does_not_fit)?;
     memory

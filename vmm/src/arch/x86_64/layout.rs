@@ -3,7 +3,8 @@
 //! ```text
 //! 0x0000_0000  boot data: see the constants            conventional RAM
 //! 0x0009_F000  MP configuration table                  reserved, up to 1 MiB
-//! 0x0010_0000  kernel; the initramfs at the top        RAM, up to 3 GiB
+//! 0x0010_0000  for kernels that load here              RAM, of which the guest is not told
+//! 0x0020_0000  kernel, and behind it the initramfs     RAM, up to 3 GiB
 //! 0xC000_0000  gap: virtio-mmio windows, IOAPIC, local APIC, KVM's own pages
 //! 0x1_0000_0000  the rest                              RAM
 //! ```
@@ -40,8 +41,11 @@ pub const MP_TABLE: GuestAddress = GuestAddress(0x9_f000);
 /// The last KiB below 640 KiB, where an operating system looks for the MP floating pointer.
 pub const MP_POINTER: GuestAddress = GuestAddress(0x9_fc00);
 
-/// Where RAM goes on behind the hole for video memory and BIOS.
+/// Where RAM goes on behind the hole for video memory and BIOS, and the lowest address of a kernel.
 pub const HIGH_RAM: GuestAddress = GuestAddress(0x10_0000);
+/// Where RAM goes on as the guest is told. The host backs the first 2 MiB by small pages, for the boot data: a guest that
+/// allocated memory there would take them one by one. Linux adds what it is loaded at by itself.
+pub const TOLD_RAM: GuestAddress = GuestAddress(0x20_0000);
 
 /// The gap in RAM below 4 GiB.
 pub const GAP: std::ops::Range<u64> = 0xc000_0000..0x1_0000_0000;
