@@ -3,9 +3,11 @@
 mod apparmor;
 mod boot;
 mod container;
+mod demand;
 mod disks;
 mod error;
 mod failure;
+mod memory;
 mod network;
 mod pod;
 mod ports;

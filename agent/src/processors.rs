@@ -16,29 +16,3 @@ pub fn bring_online(count: u32) -> Result<(), Failure> {
     }
     Ok(())
 }
-
-/// How many processors a limit as `cpu.max` has it can use up; none if it is no limit.
-pub fn used_up_by(limit: &str) -> u32 {
-    let mut numbers = limit.split_whitespace().map(str::parse::<u64>);
-    match (numbers.next(), numbers.next()) {
-        (Some(Ok(quota)), Some(Ok(period))) if period > 0 => {
-            u32::try_from(quota.div_ceil(period)).unwrap_or(u32::MAX)
-        }
-        _ => 0,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_quota_uses_up_whole_processors() {
-        assert_eq!(used_up_by("50000 100000\n"), 1);
-        assert_eq!(used_up_by("100001 100000\n"), 2);
-        assert_eq!(used_up_by("max 100000\n"), 0);
-        assert_eq!(used_up_by("5 0"), 0);
-        assert_eq!(used_up_by(""), 0);
-        assert_eq!(used_up_by("18446744073709551615 1"), u32::MAX);
-    }
-}

@@ -7,20 +7,22 @@ use std::{
 };
 
 use bulkhead_agent_protocol::{DISK_FOLDER, messages as proto};
+use oci_spec::runtime::LinuxResources;
 use rustix::process::Pid;
 use tokio::sync::Notify;
 
 use crate::{
     container::{
         Container, Plan,
+        cgroup_values::settings,
         namespaces::{Share, Source},
         spec::{self, SpecError},
     },
+    demand::Demand,
     disks::{self, Plugged},
     error::AgentError,
     pod::Pod,
     process::{launch::Stdio, stdio},
-    processors,
     reaper::Reaper,
     storage,
     streams::Streams,
@@ -100,16 +102,25 @@ impl Sandbox {
         self.settle(id, made, Member::Pod).map(drop)
     }
 
-    /// How many processors the quotas of all containers together can use up.
-    pub fn processors_in_use(&self) -> u32 {
+    /// What the limits of all containers come to when those of the container of that id change, which need not be there.
+    ///
+    /// # Errors
+    /// A limit that makes no sense.
+    pub fn demand(&self, id: &str, changes: &LinuxResources) -> Result<Demand, AgentError> {
+        let changes = settings(changes)?;
         let members = self.members();
-        let wanted = members.values().flatten().filter_map(|member| match member {
-            Member::Container(container) => container.cgroup().ok()?.read("cpu.max").ok(),
+        let read = |id: &str, file: &str| match members.get(id)?.as_ref()? {
+            Member::Container(container) => container.cgroup().ok()?.read(file).ok(),
             Member::Pod(_) => None,
+        };
+        let changed = Demand::of(|file| {
+            // The last one of a file is what counts.
+            let change = changes.iter().rfind(|change| change.file == file);
+            change.map_or_else(|| read(id, file), |change| Some(change.value.clone()))
         });
-        wanted.fold(0, |sum: u32, limit| {
-            sum.saturating_add(processors::used_up_by(&limit))
-        })
+        let others = members.keys().filter(|other| *other != id);
+        let others = others.map(|other| Demand::of(|file| read(other, file)));
+        Ok(others.chain([changed]).sum())
     }
 
     fn reserve(&self, id: &str) -> Result<(), AgentError> {

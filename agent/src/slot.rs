@@ -1,7 +1,7 @@
 //! The slots in which the VMM puts devices after the driver has found them empty.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -33,8 +33,38 @@ pub fn unbind(slot: u32) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The virtio device below a slot's.
+///
+/// # Errors
+/// What reading the folder gives.
+pub fn virtio_device(platform: &Path) -> io::Result<Option<PathBuf>> {
+    for entry in fs::read_dir(platform)? {
+        let entry = entry?;
+        if entry.file_name().as_encoded_bytes().starts_with(b"virtio") {
+            return Ok(Some(entry.path()));
+        }
+    }
+    Ok(None)
+}
+
 fn device(slot: u32) -> (String, PathBuf) {
     let device = format!("virtio-mmio.{slot}");
     let folder = Path::new("/sys/bus/platform/devices").join(&device);
     (device, folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_virtio_device_is_found_by_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("power")).unwrap();
+        assert_eq!(virtio_device(folder.path()).unwrap(), None);
+        let device = folder.path().join("virtio7");
+        fs::create_dir(&device).unwrap();
+        assert_eq!(virtio_device(folder.path()).unwrap(), Some(device));
+        virtio_device(&folder.path().join("missing")).unwrap_err();
+    }
 }

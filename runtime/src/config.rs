@@ -39,6 +39,8 @@ pub struct Config {
     pub max_vcpus: Option<u8>,
     /// Memory of a sandbox in MiB, unless a container's limit asks for more.
     pub memory_mib: u32,
+    /// How much a sandbox can have after an update, in MiB; when it is missing, what the host has.
+    pub max_memory_mib: Option<u32>,
     /// What the guest's kernel and agent need beside a container's memory limit, in MiB.
     pub memory_overhead_mib: u32,
     /// What the host's side of a sandbox may use beside the guest's memory, in MiB; 0: no limit.
@@ -61,6 +63,7 @@ impl Default for Config {
             vcpus: 1,
             max_vcpus: None,
             memory_mib: 256,
+            max_memory_mib: None,
             memory_overhead_mib: 64,
             host_overhead_mib: 64,
             boot_timeout_seconds: 30,
@@ -69,7 +72,7 @@ impl Default for Config {
 }
 
 /// Every key, in the order of the documentation.
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 13] = [
     "kernel",
     "initramfs",
     "vmm",
@@ -79,6 +82,7 @@ const KEYS: [&str; 12] = [
     "vcpus",
     "max_vcpus",
     "memory_mib",
+    "max_memory_mib",
     "memory_overhead_mib",
     "host_overhead_mib",
     "boot_timeout_seconds",
@@ -176,11 +180,14 @@ impl Config {
                 return Err((key, problem));
             }
         }
-        if self.memory_mib < MIN_MEMORY_MIB {
-            return Err((
-                "memory_mib",
-                format!("{} is less than {MIN_MEMORY_MIB}", self.memory_mib),
-            ));
+        let memory = [
+            ("memory_mib", Some(self.memory_mib)),
+            ("max_memory_mib", self.max_memory_mib),
+        ];
+        for (key, value) in memory {
+            if let Some(value) = value.filter(|value| *value < MIN_MEMORY_MIB) {
+                return Err((key, format!("{value} is less than {MIN_MEMORY_MIB}")));
+            }
         }
         if self.boot_timeout_seconds == 0 {
             return Err(("boot_timeout_seconds", "must be at least 1".to_owned()));
@@ -252,6 +259,7 @@ mod tests {
     fn the_list_of_keys_is_the_struct() {
         let complete = Config {
             max_vcpus: Some(1),
+            max_memory_mib: Some(256),
             ..Config::default()
         };
         let table = toml::Table::try_from(complete).expect("serialisable");
@@ -292,6 +300,7 @@ mod tests {
             ("vcpus = 65", "vcpus"),
             ("max_vcpus = 65", "max_vcpus"),
             ("memory_mib = 15", "memory_mib"),
+            ("max_memory_mib = 15", "max_memory_mib"),
             ("boot_timeout_seconds = 0", "boot_timeout_seconds"),
             ("kernel = \"vmlinux\"", "kernel"),
             ("vm_paths = [\"/usr\", \"share\"]", "vm_paths"),

@@ -25,6 +25,9 @@ pub struct VmConfig {
     pub max_vcpus: Option<u8>,
     /// Size of the guest's memory in MiB, at least 16.
     pub memory_mib: u32,
+    /// How much it can have after [`crate::control::Request::AddMemory`], at least `memory_mib`; when it is missing, no more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_memory_mib: Option<u32>,
     /// How the host provides it.
     #[serde(default)]
     pub memory_backing: MemoryBacking,
@@ -46,7 +49,8 @@ pub struct VmConfig {
     /// Whether the guest gets a virtio-balloon device, by which it gives back memory that it has freed.
     #[serde(default)]
     pub page_reporting: bool,
-    /// How many slots are kept free for network devices, which come by the `attach_network` request.
+    /// How many slots are kept free for devices that come while the guest runs: network devices, by the `attach_network`
+    /// request, and one for memory, when [`crate::control::Request::AddMemory`] is there for the first time.
     #[serde(default)]
     pub network_slots: u8,
     /// How many disks the guest can get while it runs.

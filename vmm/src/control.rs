@@ -31,6 +31,19 @@ pub enum Request {
         /// How many there are to be.
         count: u8,
     },
+    /// Say how much memory there is.
+    Memory {},
+    /// Have the guest take memory until it has `mib`, or [`crate::config::VmConfig::max_memory_mib`] if that is less. It is
+    /// never to have less than before. Answered before it has any of it.
+    AddMemory {
+        /// How much there is to be, in MiB. The guest gets it in blocks of 2 MiB.
+        mib: u32,
+    },
+    /// Wait until the guest has more memory than the client knows of, or all that it is to have.
+    AwaitMemory {
+        /// How much the client knows of, in MiB.
+        known_mib: u32,
+    },
     /// Put a disk over the raw image whose descriptor is attached into a free slot. A disk of that name that is there already
     /// is the answer, if the guest may do with it what is asked for.
     AttachBlock {
@@ -81,6 +94,17 @@ pub enum Response {
     VcpusAdded {
         /// How many there are now.
         count: u8,
+    },
+    /// To the requests that are about memory.
+    Memory {
+        /// How much the guest has, in MiB.
+        present_mib: u32,
+        /// How much it is to have.
+        wanted_mib: u32,
+        /// How much it can have.
+        most_mib: u32,
+        /// The slot of the memory device, once there is one: as of [`Response::NetworkAttached`].
+        slot: Option<usize>,
     },
     /// It could not be done; nothing has changed.
     Error {

@@ -6,11 +6,15 @@ use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use vmm_sys_util::eventfd::EventFd;
+
 use crate::control::MacAddress;
 use crate::control::server::Hotplug;
+use crate::devices::virtio::mem::{Mem, Target};
 use crate::devices::virtio::net::Net;
 use crate::devices::virtio::{MmioTransport, VirtioDevice, blk};
 use crate::event_loop::LoopHandle;
+use crate::growth::Room;
 use crate::resources::check_disk_id;
 use crate::vcpu::Buses;
 use crate::wiring::{Board, DeviceError, Ties};
@@ -23,7 +27,9 @@ pub struct HotplugSlots {
     pub buses: Arc<Buses>,
     /// Where network devices do their work.
     pub event_loop: LoopHandle,
-    /// Those for network devices.
+    /// Where the guest's memory can grow.
+    pub room: Room,
+    /// Those for network devices and one for memory.
     pub networks: FreeSlots,
     /// Those for disks.
     pub disks: FreeSlots,
@@ -85,6 +91,15 @@ impl Hotplug for HotplugSlots {
         self.plug(slot, Box::new(device))?;
         self.networks.slots.pop();
         Ok(slot)
+    }
+
+    fn plug_memory(&mut self, changed: EventFd) -> Result<(usize, Target), DeviceError> {
+        let device = Mem::new(self.room.region(), changed, self.event_loop.clone());
+        let target = device.target();
+        let slot = self.networks.next()?;
+        self.plug(slot, Box::new(device))?;
+        self.networks.slots.pop();
+        Ok((slot, target))
     }
 
     fn attach_disk(&mut self, id: &str, image: File, read_only: bool) -> Result<usize, DeviceError> {

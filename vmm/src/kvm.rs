@@ -1,20 +1,21 @@
 //! The kernel's virtualisation interface: what is asked of it, and what it answers when it cannot.
 
+use std::io;
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 
 use kvm_bindings::KVM_API_VERSION;
 use kvm_ioctls::{Cap, Kvm, VmFd};
-use vm_memory::{Address, GuestMemory as _, GuestMemoryRegion};
+use vm_memory::{Address, GuestAddress, GuestMemory as _, GuestMemoryRegion};
 
 use crate::arch::x86_64::machine;
-use crate::memory::GuestMemory;
+use crate::memory::{self, GuestMemory};
 
 /// KVM refused something.
 #[derive(Debug, thiserror::Error)]
 pub enum KvmError {
     /// A call failed.
     #[error("{0} failed")]
-    Call(&'static str, #[source] std::io::Error),
+    Call(&'static str, #[source] io::Error),
     /// The descriptor is something else, or the interface is not the one that has been stable since 2007.
     #[error(
         "the descriptor given as /dev/kvm does not speak KVM's API version {KVM_API_VERSION} (it says {0})"
@@ -52,19 +53,32 @@ pub fn open(kvm: OwnedFd) -> Result<Kvm, KvmError> {
     }
 }
 
-/// Gives the virtual machine its RAM. `memory` must outlive it.
+/// Gives the virtual machine its RAM, in slots from 0. `memory` must outlive it.
 pub fn set_memory(vm: &VmFd, memory: &GuestMemory) -> Result<(), KvmError> {
     for (slot, region) in (0u32..).zip(memory.iter()) {
-        let slot = kvm_bindings::kvm_userspace_memory_region {
-            slot,
-            flags: 0,
-            guest_phys_addr: region.start_addr().raw_value(),
-            memory_size: region.len(),
-            userspace_addr: region.as_ptr() as u64,
-        };
-        // SAFETY: the region is mapped for as long as `memory` lives, which outlives the virtual machine, and no other
-        // slot covers its addresses.
-        unsafe { vm.set_user_memory_region(slot) }.map_err(KvmError::call("KVM_SET_USER_MEMORY_REGION"))?;
+        add_memory(vm, slot, memory, region.start_addr(), region.len())?;
     }
     Ok(())
+}
+
+/// Gives the virtual machine `size` bytes of `memory` from `start`, in a slot that is not used yet. `memory` must outlive it.
+pub fn add_memory(
+    vm: &VmFd,
+    slot: u32,
+    memory: &GuestMemory,
+    start: GuestAddress,
+    size: u64,
+) -> Result<(), KvmError> {
+    let failed = |error| KvmError::Call("KVM_SET_USER_MEMORY_REGION", error);
+    let host = memory::host_address(memory, start, size).map_err(failed)?;
+    let slot = kvm_bindings::kvm_userspace_memory_region {
+        slot,
+        flags: 0,
+        guest_phys_addr: start.raw_value(),
+        memory_size: size,
+        userspace_addr: host as u64,
+    };
+    // SAFETY: the range is mapped for as long as the memory lives, which outlives the virtual machine, and no other slot
+    // covers its addresses.
+    unsafe { vm.set_user_memory_region(slot) }.map_err(|error| failed(error.into()))
 }

@@ -36,6 +36,8 @@ pub struct Launch<'a> {
     pub max_vcpus: Option<u8>,
     /// Size of the guest's memory in MiB.
     pub memory_mib: u32,
+    /// How much it can have, in MiB; when it is missing, no more.
+    pub max_memory_mib: Option<u32>,
     /// How the host provides it.
     pub memory_backing: MemoryBacking,
     /// An uncompressed ELF `vmlinux`.
@@ -187,6 +189,7 @@ impl Launch<'_> {
             vcpus: self.vcpus,
             max_vcpus: self.max_vcpus,
             memory_mib: self.memory_mib,
+            max_memory_mib: self.max_memory_mib,
             memory_backing: self.memory_backing,
             kernel: KernelConfig {
                 image: passed.pass(self.kernel),

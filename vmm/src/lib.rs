@@ -15,6 +15,7 @@ pub mod devices;
 pub mod end;
 pub mod event_loop;
 pub mod failure;
+pub mod growth;
 pub mod hotplug;
 pub mod inherited;
 pub mod jail;

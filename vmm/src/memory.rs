@@ -1,8 +1,9 @@
 //! Guest memory. This module alone names the memory backend, so that changing it changes one file.
 
 use std::io;
+use std::sync::Arc;
 
-use vm_memory::{GuestAddress, GuestMemory as _, GuestMemoryMmap, GuestMemoryRegion};
+use vm_memory::{GuestAddress, GuestMemory as _, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap};
 
 use crate::config::MemoryBacking;
 
@@ -62,15 +63,29 @@ pub fn allocate(ranges: &[(GuestAddress, u64)], backing: MemoryBacking) -> Resul
     for region in memory.iter() {
         advise_page_size(region, backing.huge_pages);
         if backing.prefault {
-            populate(region).map_err(|source| MemoryError::Prefault { mib, source })?;
+            take(&memory, region.start_addr(), region.len())
+                .map_err(|source| MemoryError::Prefault { mib, source })?;
         }
     }
     Ok(memory)
 }
 
+/// `memory` and `size` bytes more at `start`, where the guest finds nothing yet. They cost what is touched of them, as all
+/// memory does; none where the host's address space does not take them.
+pub fn reserve(
+    memory: &GuestMemory,
+    start: GuestAddress,
+    size: u64,
+    huge_pages: bool,
+) -> Option<GuestMemory> {
+    let more = GuestRegionMmap::from_range(start, usize::try_from(size).ok()?, None).ok()?;
+    advise_page_size(&more, huge_pages);
+    memory.insert_region(Arc::new(more)).ok()
+}
+
 /// Asks for transparent huge pages, which make the faults of a booting kernel hundreds of times fewer; but not for the
 /// first one, of which a guest touches a few small pages of boot data. A host without them is none the worse.
-fn advise_page_size(region: &vm_memory::GuestRegionMmap<()>, huge: bool) {
+fn advise_page_size(region: &GuestRegionMmap<()>, huge: bool) {
     const HUGE_PAGE: usize = 2 << 20;
     let small = match (huge, region.start_addr()) {
         (false, _) => region.size(),
@@ -86,11 +101,30 @@ fn advise_page_size(region: &vm_memory::GuestRegionMmap<()>, huge: bool) {
     }
 }
 
-/// Takes all pages of a region.
-fn populate(region: &vm_memory::GuestRegionMmap<()>) -> io::Result<()> {
-    // SAFETY: the range is one mapping of ours, and what it holds does not change.
-    let result = unsafe { libc::madvise(region.as_ptr().cast(), region.size(), libc::MADV_POPULATE_WRITE) };
-    if result == 0 {
+/// Takes all pages of a range from the host.
+///
+/// # Errors
+/// The host has not that much, or the range is not within one region of the guest's memory.
+pub fn take(memory: &GuestMemory, start: GuestAddress, size: u64) -> io::Result<()> {
+    advise(memory, start, size, libc::MADV_POPULATE_WRITE)
+}
+
+/// Where the VMM has `size` bytes of the guest's memory from `start`.
+///
+/// # Errors
+/// The range is not within one region.
+pub fn host_address(memory: &GuestMemory, start: GuestAddress, size: u64) -> io::Result<*mut u8> {
+    let size = usize::try_from(size).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let slice = memory.get_slice(start, size).map_err(io::Error::other)?;
+    Ok(slice.ptr_guard_mut().as_ptr())
+}
+
+/// Gives the host advice on a range that is within one region of the guest's memory.
+fn advise(memory: &GuestMemory, start: GuestAddress, size: u64, advice: libc::c_int) -> io::Result<()> {
+    let first = host_address(memory, start, size)?;
+    let size = usize::try_from(size).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: the range is within one mapping of ours, whose bytes may change at any time: they are the guest's.
+    if unsafe { libc::madvise(first.cast(), size, advice) } == 0 {
         return Ok(());
     }
     Err(io::Error::last_os_error())
@@ -105,7 +139,7 @@ pub enum GiveBackError {
         /// Its first address.
         start: GuestAddress,
         /// Its size.
-        length: u32,
+        length: u64,
     },
     /// The host refused.
     #[error("the host does not take memory back")]
@@ -117,19 +151,13 @@ pub enum GiveBackError {
 ///
 /// # Errors
 /// The range is not made of whole pages within one region of the guest's memory; or the host keeps it.
-pub fn give_back(memory: &GuestMemory, start: GuestAddress, length: u32) -> Result<(), GiveBackError> {
-    let size = usize::try_from(length).unwrap_or(usize::MAX);
-    let of_pages = size > 0 && size.is_multiple_of(PAGE_SIZE) && start.0.is_multiple_of(PAGE_SIZE as u64);
-    let slice = match memory.get_slice(start, size) {
-        Ok(slice) if of_pages => slice,
-        _ => return Err(GiveBackError::Range { start, length }),
-    };
-    let first = slice.ptr_guard_mut();
-    // SAFETY: the range is within one mapping of ours, whose bytes may change at any time: they are the guest's.
-    if unsafe { libc::madvise(first.as_ptr().cast(), size, libc::MADV_DONTNEED) } == 0 {
-        return Ok(());
+pub fn give_back(memory: &GuestMemory, start: GuestAddress, length: u64) -> Result<(), GiveBackError> {
+    let page = PAGE_SIZE as u64;
+    let of_pages = length > 0 && length.is_multiple_of(page) && start.0.is_multiple_of(page);
+    if !of_pages || host_address(memory, start, length).is_err() {
+        return Err(GiveBackError::Range { start, length });
     }
-    Err(GiveBackError::Host(io::Error::last_os_error()))
+    advise(memory, start, length, libc::MADV_DONTNEED).map_err(GiveBackError::Host)
 }
 
 #[cfg(test)]

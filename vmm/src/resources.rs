@@ -48,6 +48,8 @@ pub struct Resources {
     pub max_vcpus: u8,
     /// Size of the guest's memory in MiB.
     pub memory_mib: u32,
+    /// How much it can have, in MiB.
+    pub max_memory_mib: u32,
     /// How the host provides it.
     pub memory_backing: MemoryBacking,
     /// An ELF file.
@@ -150,6 +152,13 @@ impl Resources {
             memory::MINIMUM_MIB.into(),
             u32::MAX.into(),
         )?;
+        let max_memory_mib = config.max_memory_mib.unwrap_or(config.memory_mib);
+        check_range(
+            "max_memory_mib",
+            max_memory_mib.into(),
+            config.memory_mib.into(),
+            u32::MAX.into(),
+        )?;
         if let Some(filesystem) = &config.filesystem {
             check_text(
                 "filesystem.tag",
@@ -171,6 +180,7 @@ impl Resources {
             vcpus: config.vcpus,
             max_vcpus,
             memory_mib: config.memory_mib,
+            max_memory_mib,
             memory_backing: config.memory_backing,
             kernel: inherited.take("kernel.image", config.kernel.image)?.into(),
             initramfs: inherited

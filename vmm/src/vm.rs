@@ -19,6 +19,7 @@ use crate::devices::{reset, serial};
 use crate::end::End;
 use crate::event_loop::{EventLoop, LoopHandle};
 use crate::failure::{AtStage, Failure};
+use crate::growth::{Growth, Room};
 use crate::hotplug::{Disk, FreeSlots, HotplugSlots};
 use crate::jail;
 use crate::kvm;
@@ -48,6 +49,14 @@ pub fn run(resources: Resources, console: &Console, reporter: &Reporter) -> Resu
     processors.check_reach(&ram).at(Stage::Memory)?;
     let memory = memory::allocate(&ram, resources.memory_backing).at(Stage::Memory)?;
     kvm::set_memory(&vm, &memory).at(Stage::Memory)?;
+    let room = Room::keep(
+        &vm,
+        &memory,
+        u64::from(resources.memory_mib) << 20,
+        u64::from(resources.max_memory_mib - resources.memory_mib) << 20,
+        processors.reach(),
+        resources.memory_backing,
+    );
 
     let kernel = kernel::load(&memory, resources.kernel).at(Stage::Kernel)?;
     let initramfs = resources
@@ -56,7 +65,7 @@ pub fn run(resources: Resources, console: &Console, reporter: &Reporter) -> Resu
         .transpose()
         .at(Stage::Kernel)?;
 
-    let mut slots = Slots::new(vm.clone(), memory.clone());
+    let mut slots = Slots::new(vm.clone(), room.memory().clone());
     let free =
         plug_devices(&mut slots, resources.devices, host_view, &event_loop.handle()).at(Stage::Devices)?;
     let command_line = format!(
@@ -95,10 +104,13 @@ pub fn run(resources: Resources, console: &Console, reporter: &Reporter) -> Resu
             vcpus,
             console: console.clone(),
             end: end.clone(),
+            memory: Growth::new(resources.memory_mib, resources.max_memory_mib, room.size())
+                .at(Stage::Run)?,
             hotplug: Box::new(HotplugSlots {
                 board,
                 buses,
                 event_loop: event_loop.handle(),
+                room,
                 networks: free.networks,
                 disks: free.disks,
                 plugged: free.plugged,
@@ -165,7 +177,7 @@ fn plug_devices(
     }
     // Behind all others: the numbers of those do not depend on how many are reserved.
     Ok(Plugged {
-        networks: FreeSlots::new("network device", slots.reserve(devices.network_slots)?),
+        networks: FreeSlots::new("network or memory device", slots.reserve(devices.network_slots)?),
         disks: FreeSlots::new("disk", slots.reserve(devices.disk_slots)?),
         plugged,
     })

@@ -63,6 +63,7 @@ fn launch<'a>(binary: &'a File, directory: &'a File, stderr: &'a OwnedFd) -> Lau
         vcpus: 1,
         max_vcpus: None,
         memory_mib: 128,
+        max_memory_mib: None,
         memory_backing: MemoryBacking::default(),
         kernel: null(),
         initramfs: None,

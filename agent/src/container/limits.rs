@@ -23,8 +23,8 @@ struct Former<'a> {
 /// Writes the limits that `resources` speaks of.
 ///
 /// # Errors
-/// The field whose limit makes no sense, is beyond the guest's memory, or is refused by the kernel. The limits written
-/// before that one are then as they were, as far as the kernel takes them back.
+/// The field whose limit makes no sense, or is refused by the kernel. The limits written before that one are then as they
+/// were, as far as the kernel takes them back.
 pub fn update(cgroup: &Cgroup, resources: &LinuxResources) -> Result<(), AgentError> {
     let settings = settings(resources)?;
     check_memory(cgroup, resources)?;
@@ -41,43 +41,24 @@ pub fn update(cgroup: &Cgroup, resources: &LinuxResources) -> Result<(), AgentEr
     Ok(())
 }
 
+/// Refuses a limit of memory below what is in use, if that is asked for.
 fn check_memory(cgroup: &Cgroup, resources: &LinuxResources) -> Result<(), AgentError> {
-    let Some(memory) = resources.memory() else {
-        return Ok(());
-    };
-    let Some(limit) = memory.limit().and_then(|limit| u64::try_from(limit).ok()) else {
+    let memory = resources.memory().as_ref();
+    let checked = memory.filter(|memory| memory.check_before_update() == Some(true));
+    let limit = checked.and_then(|memory| u64::try_from(memory.limit()?).ok());
+    let Some(limit) = limit.filter(|limit| *limit > 0) else {
         return Ok(());
     };
     let field = "linux.resources.memory.limit";
-    let unchanged = || {
-        cgroup
-            .read("memory.max")
-            .is_ok_and(|max| max.trim() == limit.to_string())
-    };
-    let guest = guest_memory();
-    if limit > guest && !unchanged() {
-        let problem = format!(
-            "{limit} bytes are more than the virtual machine has ({guest} bytes, set when it was started)"
-        );
+    let used = cgroup
+        .read("memory.current")
+        .step(|| format!("{field}: read memory.current"))?;
+    let used: u64 = used.trim().parse().unwrap_or(0);
+    if used > limit {
+        let problem = format!("{limit} bytes are less than the {used} bytes in use (checkBeforeUpdate)");
         return Err(SpecError::invalid(field, problem).into());
     }
-    if memory.check_before_update() == Some(true) && limit > 0 {
-        let used = cgroup
-            .read("memory.current")
-            .step(|| format!("{field}: read memory.current"))?;
-        let used: u64 = used.trim().parse().unwrap_or(0);
-        if used > limit {
-            let problem = format!("{limit} bytes are less than the {used} bytes in use (checkBeforeUpdate)");
-            return Err(SpecError::invalid(field, problem).into());
-        }
-    }
     Ok(())
-}
-
-/// In bytes.
-fn guest_memory() -> u64 {
-    let info = rustix::system::sysinfo();
-    u64::from(info.mem_unit).saturating_mul(info.totalram)
 }
 
 /// Writes a setting; gives what was there before.

@@ -1,7 +1,7 @@
 //! Containers: what one consists of, and its life from creation to deletion.
 
 pub mod cgroup;
-mod cgroup_values;
+pub mod cgroup_values;
 pub mod copy_up;
 mod device_filter;
 pub mod devices;

@@ -15,7 +15,7 @@ use crate::{
     container::{Ended, freezer, limits, processes, spec, stats},
     error::AgentError,
     failure::Step,
-    network, ports, processors,
+    memory, network, ports, processors,
     reaper::{Reaper, wait_for_exit},
     sandbox::{Member, Sandbox},
     volumes,
@@ -245,8 +245,19 @@ impl Agent for Service {
         let container = self.0.container(&request.container_id)?;
         let resources = spec::parse_resources(&request.resources).map_err(AgentError::from)?;
         limits::update(container.cgroup()?, &resources)?;
-        Ok(proto::UpdateResourcesResponse {
-            processors: self.0.processors_in_use(),
+        Ok(proto::UpdateResourcesResponse::default())
+    }
+
+    async fn sum_limits(
+        &self,
+        _: &TtrpcContext,
+        request: proto::SumLimitsRequest,
+    ) -> ttrpc::Result<proto::SumLimitsResponse> {
+        let changes = spec::parse_resources(&request.resources).map_err(AgentError::from)?;
+        let demand = self.0.demand(&request.container_id, &changes)?;
+        Ok(proto::SumLimitsResponse {
+            processors: demand.processors,
+            memory: demand.memory,
             ..Default::default()
         })
     }
@@ -268,6 +279,15 @@ impl Agent for Service {
     ) -> ttrpc::Result<proto::OnlineProcessorsResponse> {
         processors::bring_online(request.count).map_err(AgentError::from)?;
         Ok(proto::OnlineProcessorsResponse::default())
+    }
+
+    async fn plug_memory(
+        &self,
+        _: &TtrpcContext,
+        request: proto::PlugMemoryRequest,
+    ) -> ttrpc::Result<proto::PlugMemoryResponse> {
+        memory::plug(request.slot).map_err(AgentError::from)?;
+        Ok(proto::PlugMemoryResponse::default())
     }
 
     async fn stats(

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use super::{monitor::NetworkError, streams::OutputError};
+use super::{
+    monitor::{NetworkError, RoomError},
+    streams::OutputError,
+};
 use crate::sandbox::{
     AppArmorError, AttachError, DiskError, EvictionError, MachineError, StartError, StateError, StorageError,
 };
@@ -77,6 +80,9 @@ pub enum Cause {
     /// The microVM or its agent.
     #[error(transparent)]
     Sandbox(#[from] StartError),
+    /// A machine that is too small for it.
+    #[error(transparent)]
+    Room(#[from] RoomError),
     /// What the workload wrote.
     #[error(transparent)]
     Output(#[from] OutputError),

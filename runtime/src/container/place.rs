@@ -69,7 +69,7 @@ impl Place {
         Ok(match self {
             // Those of a pod are above its cgroup, and are not for this container to have.
             Self::Own(_) if spec.is_pod() => Limits::default(),
-            Self::Own(_) => Limits::of(config, resources, Size::of(config, spec))?,
+            Self::Own(_) => Limits::of(resources)?.with_memory(config, Size::of(config, spec).memory_mib),
             Self::Joined(_) => Limits::of_joined(resources)?,
         })
     }

@@ -7,9 +7,9 @@ use bulkhead_agent_protocol::{
     AGENT_PORT, AgentClient, SHARED_FOLDER, SHARED_TAG, VOLUME_FOLDER,
     messages::{
         self, ConfigureNetworkRequest, ConnectPortRequest, CreateContainerRequest, CreatePodRequest,
-        DeleteRequest, LoadAppArmorProfileRequest, OnlineProcessorsRequest, ReleaseDisksRequest,
-        ResizeTerminalRequest, ShutdownRequest, SignalRequest, StartContainerRequest, Stdio, Storage,
-        UpdateVolumeRequest, WaitRequest, WaitResponse,
+        DeleteRequest, LoadAppArmorProfileRequest, OnlineProcessorsRequest, PlugMemoryRequest,
+        ReleaseDisksRequest, ResizeTerminalRequest, ShutdownRequest, SignalRequest, StartContainerRequest,
+        Stdio, Storage, UpdateVolumeRequest, WaitRequest, WaitResponse,
     },
 };
 use protobuf::MessageField;
@@ -21,6 +21,7 @@ use ttrpc::{
 
 use super::{AppArmorProfile, GuestSocket};
 use crate::oci::{Bundle, Disk, DiskMount, GuestPaths, SharedMemory, Volume, disk_folder};
+pub use container::Demand;
 pub use exec::{Further, NewProcess};
 
 /// A client of the agent. Clones share the connection.
@@ -103,6 +104,19 @@ impl Agent {
         self.client
             .online_processors(Context::default(), &request)
             .await?;
+        Ok(())
+    }
+
+    /// Has the guest take memory from the memory device that the VMM has put into that slot.
+    ///
+    /// # Errors
+    /// The guest's kernel cannot.
+    pub async fn plug_memory(&self, slot: usize) -> Result<(), AgentError> {
+        let request = PlugMemoryRequest {
+            slot: u32::try_from(slot).unwrap_or(u32::MAX),
+            ..PlugMemoryRequest::default()
+        };
+        self.client.plug_memory(Context::default(), &request).await?;
         Ok(())
     }
 

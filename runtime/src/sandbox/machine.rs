@@ -15,7 +15,7 @@ use super::{
     host_files::open_allowed,
     image_files::open_image,
     plugged_disks::DISK_SLOTS,
-    size::{SizeError, max_vcpus},
+    size::SizeError,
 };
 use crate::{
     config::Config,
@@ -75,8 +75,8 @@ pub enum MachineError {
 pub struct Machine {
     /// How big it is.
     pub size: Size,
-    /// How many virtual processors it can have later.
-    pub max_vcpus: u8,
+    /// How big it can become.
+    pub max_size: Size,
     /// The VMM's binary.
     pub vmm: HostFile,
     /// How the VMM is to behave.
@@ -135,7 +135,7 @@ impl Machine {
         let size = Size::checked(config, spec)?;
         Ok(Self {
             size,
-            max_vcpus: max_vcpus(config, spec, size.vcpus),
+            max_size: size.most(config, spec),
             vmm: open_vmm(config, vm)?,
             options: options.unwrap_or_default(),
             kernel: match named(config, vm, "vm.kernel.path", |vm| &vm.kernel.path)? {

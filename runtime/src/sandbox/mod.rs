@@ -6,6 +6,7 @@ mod boot_files;
 mod cgroup;
 mod end;
 mod folder;
+mod growth;
 mod host_files;
 mod id;
 mod id_mapped;
@@ -19,7 +20,6 @@ mod network;
 mod owner;
 mod plugged_disks;
 mod process;
-mod processors;
 mod shared_files;
 mod size;
 mod start;
@@ -30,12 +30,15 @@ mod vmm;
 mod vmm_control;
 mod vsock;
 
-pub use agent::{Agent, AgentError, Further, NewContainer, NewProcess};
+pub use agent::{Agent, AgentError, Demand, Further, NewContainer, NewProcess};
 pub use apparmor::{AppArmorError, AppArmorProfile};
 pub use boot_files::{BootFileError, open_initramfs, open_kernel};
-pub use cgroup::{Birthplace, Cgroup, CgroupError, Driver, Limits, mount_point as cgroup_mount_point};
+pub use cgroup::{
+    Birthplace, Cgroup, CgroupError, Driver, Limits, host_memory_of, mount_point as cgroup_mount_point,
+};
 pub use end::VmmEnd;
 pub use folder::{StateError, StateFolder};
+pub use growth::{Growth, GrowthError};
 pub use host_files::{HostFile, HostFileError};
 pub use id::{Id, IdError};
 pub use image_files::ImageFileError;
@@ -46,9 +49,8 @@ pub use network::{AttachError, LoopbackError, LoopbackListener, Network, remove_
 pub use owner::{EvictionError, Owner, OwnerError};
 pub use plugged_disks::{DiskError, Disks};
 pub use process::{Child, Ended, Fork, ProcessIdentity, fork};
-pub use processors::{Processors, ProcessorsError};
 pub use shared_files::SharedFiles;
-pub use size::{Size, SizeError};
+pub use size::{Size, SizeError, memory_mib_for, most_memory_mib, vcpus_of};
 pub use start::{Sandbox, StartError, Starting};
 pub use state::{Exit, NewState, State, Status};
 pub use storage::{SharedFolder, StorageError, leave_mount_namespace};

@@ -1,7 +1,5 @@
 //! How big a microVM is made.
 
-use std::fs;
-
 use bulkhead_vmm::config::VmConfig;
 
 use crate::{
@@ -20,25 +18,30 @@ pub struct Size {
     pub memory_mib: u32,
 }
 
-/// How many virtual processors a microVM that starts with `vcpus` can have later: no more where `vm.hwConfig` says how
-/// many it has.
-pub fn max_vcpus(config: &Config, spec: &Spec, vcpus: u8) -> u8 {
-    if spec.vm.as_ref().is_some_and(|vm| vm.hw_config.vcpus.is_some()) {
-        return vcpus;
-    }
-    let most = config.max_vcpus.unwrap_or_else(|| {
-        let host = u8::try_from(Host::read().cpus).unwrap_or(u8::MAX);
-        host.min(DEFAULT_MAX_VCPUS)
-    });
-    most.max(vcpus)
-}
-
 /// How many processors it takes to use up a quota of processor time; none for one that limits nothing.
 pub fn vcpus_of(limits: &CpuLimits) -> Option<u64> {
     let quota = limits.quota.and_then(|quota| u64::try_from(quota).ok());
     let period = limits.period.filter(|&period| period > 0);
     let quota = quota.filter(|&quota| quota > 0)?;
     Some(quota.div_ceil(period.unwrap_or(100_000)))
+}
+
+/// How much memory in MiB a microVM needs whose containers can use `bytes`.
+pub fn memory_mib_for(config: &Config, bytes: u64) -> u32 {
+    let mib = bytes
+        .div_ceil(MIB)
+        .saturating_add(config.memory_overhead_mib.into());
+    u32::try_from(mib).unwrap_or(u32::MAX)
+}
+
+/// How much memory in MiB a microVM can grow to.
+pub fn most_memory_mib(config: &Config) -> u32 {
+    most_memory_on(config, Host::read())
+}
+
+fn most_memory_on(config: &Config, host: Host) -> u32 {
+    let host = u32::try_from(host.memory_mib).unwrap_or(u32::MAX);
+    config.max_memory_mib.unwrap_or(host)
 }
 
 /// What there is to give.
@@ -50,15 +53,10 @@ struct Host {
 
 impl Host {
     fn read() -> Self {
-        let cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
-        let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-        let kib = total
-            .and_then(|rest| rest.trim().strip_suffix(" kB"))
-            .and_then(|n| n.parse::<u64>().ok());
+        let memory = rustix::system::sysinfo();
         Self {
-            cpus,
-            memory_mib: kib.map_or(u64::MAX, |kib| kib / 1024),
+            cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u64),
+            memory_mib: u64::from(memory.mem_unit).saturating_mul(memory.totalram) / MIB,
         }
     }
 }
@@ -103,6 +101,28 @@ impl Size {
         size
     }
 
+    /// The most that a microVM of this size can become: nothing of what `vm.hwConfig` says how much it has.
+    pub fn most(self, config: &Config, spec: &Spec) -> Self {
+        self.most_on(config, spec, Host::read())
+    }
+
+    fn most_on(self, config: &Config, spec: &Spec, host: Host) -> Self {
+        let fixed = spec.vm.as_ref().map(|vm| &vm.hw_config);
+        let vcpus = config.max_vcpus.unwrap_or_else(|| {
+            let host = u8::try_from(host.cpus).unwrap_or(u8::MAX);
+            host.min(DEFAULT_MAX_VCPUS)
+        });
+        let memory_mib = most_memory_on(config, host);
+        let mut most = self;
+        if fixed.is_none_or(|fixed| fixed.vcpus.is_none()) {
+            most.vcpus = most.vcpus.max(vcpus);
+        }
+        if fixed.is_none_or(|fixed| fixed.memory.is_none()) {
+            most.memory_mib = most.memory_mib.max(memory_mib);
+        }
+        most
+    }
+
     fn of_limits(config: &Config, spec: &Spec) -> Self {
         // Numbers that are none have been refused with the document.
         let limits = spec.sizing().unwrap_or_default();
@@ -124,10 +144,7 @@ impl Size {
 
     fn grown(self, config: &Config, memory: Option<u64>, vcpus: Option<u64>, host: Host) -> Self {
         let memory_mib = memory.map_or(0, |bytes| {
-            bytes
-                .div_ceil(MIB)
-                .saturating_add(config.memory_overhead_mib.into())
-                .min(host.memory_mib)
+            u64::from(memory_mib_for(config, bytes)).min(host.memory_mib)
         });
         let vcpus = vcpus.map_or(0, |vcpus| vcpus.min(host.cpus).min(VmConfig::MAX_VCPUS.into()));
         Self {
@@ -177,6 +194,32 @@ mod tests {
     #[test]
     fn the_host_is_the_limit() {
         assert_eq!(grown(Some(u64::MAX), Some((i64::MAX, Some(0)))), (8, 16 * 1024));
+    }
+
+    #[test]
+    fn it_can_become_what_the_configuration_says_or_the_host_has() {
+        let most = |config: &Config, vm: serde_json::Value| {
+            let spec = Spec::view(&serde_json::json!({"vm": vm})).expect("valid");
+            let size = Size {
+                vcpus: 2,
+                memory_mib: 512,
+            };
+            let most = size.most_on(config, &spec, HOST);
+            (most.vcpus, most.memory_mib)
+        };
+        let none = serde_json::Value::Null;
+        assert_eq!(most(&Config::default(), none.clone()), (4, 16 * 1024));
+        let config = |max_vcpus, max_memory_mib| Config {
+            max_vcpus: Some(max_vcpus),
+            max_memory_mib: Some(max_memory_mib),
+            ..Config::default()
+        };
+        assert_eq!(most(&config(3, 768), none.clone()), (3, 768));
+        assert_eq!(most(&config(1, 256), none), (2, 512));
+        let hardware = serde_json::json!({"hwConfig": {"memory": 512 << 20}});
+        assert_eq!(most(&config(3, 768), hardware), (3, 512));
+        let hardware = serde_json::json!({"hwConfig": {"vcpus": 2}});
+        assert_eq!(most(&config(3, 768), hardware), (2, 768));
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::{io, os::fd::BorrowedFd, sync::Arc, time::Duration};
 use bulkhead_agent_protocol::AGENT_PORT;
 
 use super::{
-    Agent, AgentError, GuestSocket, Machine, Network, Processors, SharedFolder, StateError, StateFolder,
-    Uplink, Vmm, VmmControl, VmmEnd, VmmError, plugged_disks::attached,
+    Agent, AgentError, Growth, GuestSocket, Machine, Network, SharedFolder, StateError, StateFolder, Uplink,
+    Vmm, VmmControl, VmmEnd, VmmError, plugged_disks::attached,
 };
 
 /// How long the VMM may take to answer a question about a guest that is in trouble.
@@ -167,9 +167,9 @@ impl Sandbox {
         Some(Network::new(self.control.clone(), self.agent.clone()))
     }
 
-    /// The way to more processors for the guest.
-    pub fn processors(&self) -> Processors {
-        Processors::new(self.control.clone(), self.agent.clone())
+    /// The way to a bigger machine.
+    pub fn growth(&self) -> Growth {
+        Growth::new(self.control.clone(), self.agent.clone())
     }
 
     /// The way to the guest's ports.

@@ -68,6 +68,7 @@ impl MicroVm {
             vcpus: 1,
             max_vcpus: None,
             memory_mib: 128,
+            max_memory_mib: None,
             memory_backing: MemoryBacking::default(),
             kernel: open(&harness::kernel()).into(),
             initramfs: Some(open(&harness::initramfs()).into()),

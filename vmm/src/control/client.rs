@@ -22,6 +22,15 @@ pub enum Line {
     TooLong,
 }
 
+/// What a client waits for, whose answer comes when it is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Awaited {
+    /// Every processor is paused.
+    Pause,
+    /// The guest has more memory than that many MiB, or all that it is to have.
+    Memory(u32),
+}
+
 /// A connected client.
 pub struct Client {
     stream: UnixStream,
@@ -30,8 +39,8 @@ pub struct Client {
     dropping: bool,
     attached: Option<File>,
     output: Vec<u8>,
-    /// Whether it waits for every processor to be paused, and is answered then.
-    pub awaits_pause: bool,
+    /// What it waits for, if it does.
+    pub awaits: Option<Awaited>,
 }
 
 impl Client {
@@ -44,7 +53,7 @@ impl Client {
             dropping: false,
             attached: None,
             output: Vec::new(),
-            awaits_pause: false,
+            awaits: None,
         })
     }
 
@@ -52,7 +61,7 @@ impl Client {
     pub fn interest(&self) -> EventSet {
         if !self.output.is_empty() {
             EventSet::OUT
-        } else if self.awaits_pause {
+        } else if self.awaits.is_some() {
             EventSet::empty()
         } else {
             EventSet::IN
@@ -124,7 +133,7 @@ impl Client {
 
     /// Whether it can be asked for its next line.
     pub fn is_ready(&self) -> bool {
-        self.output.is_empty() && !self.awaits_pause
+        self.output.is_empty() && self.awaits.is_none()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Takes the requests of the control socket, on the event loop.
 //!
 //! Its system calls: accept4, recvmsg, sendto, close, epoll_ctl, read (the pause's event), tgkill and futex
-//! (pausing), ioctl, mmap and clone3 (processors), fstat, lseek and fcntl (images).
+//! (pausing), ioctl, mmap and clone3 (processors), fstat, lseek and fcntl (images), write (the interrupt of memory).
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -12,13 +12,16 @@ use std::time::Instant;
 
 use event_manager::{EventOps, Events, MutEventSubscriber};
 use vmm_sys_util::epoll::EventSet;
+use vmm_sys_util::eventfd::EventFd;
 
-use super::client::{Client, LONGEST_REQUEST, Line};
+use super::client::{Awaited, Client, LONGEST_REQUEST, Line};
 use super::{Request, Response};
 use crate::console::Console;
+use crate::devices::virtio::mem::Target;
 use crate::devices::virtio::net::MacAddress;
 use crate::end::End;
 use crate::failure::with_causes;
+use crate::growth::{Growth, MemorySize};
 use crate::report::Outcome;
 use crate::vcpus::Vcpus;
 use crate::wiring::DeviceError;
@@ -36,6 +39,8 @@ pub struct Guest {
     pub end: End,
     /// By which devices come and go.
     pub hotplug: Box<dyn Hotplug>,
+    /// How much memory it has, and is to have.
+    pub memory: Growth,
     /// When it began.
     pub started: Instant,
 }
@@ -44,6 +49,9 @@ pub struct Guest {
 pub trait Hotplug: Send {
     /// A network device on a tap.
     fn attach_network(&mut self, tap: OwnedFd, mac: MacAddress, mtu: u16) -> Result<usize, DeviceError>;
+
+    /// A memory device, which writes to `changed` whenever the guest has taken memory or given it back.
+    fn plug_memory(&mut self, changed: EventFd) -> Result<(usize, Target), DeviceError>;
 
     /// A disk over an image, or the disk of that name that is there already.
     fn attach_disk(&mut self, id: &str, image: File, read_only: bool) -> Result<usize, DeviceError>;
@@ -110,7 +118,7 @@ impl ControlServer {
         };
         let served = serve(client, &mut self.guest, events.event_set());
         if served.is_ok() && ops.modify(Events::new(client, client.interest())).is_ok() {
-            self.settle_pauses(ops);
+            self.settle(ops);
         } else {
             // The descriptor is in the set, or the set is gone with the loop.
             let _ = ops.remove(Events::empty(client));
@@ -119,23 +127,21 @@ impl ControlServer {
         }
     }
 
-    /// Answers those who wait for a pause that is reached now, or that another client has cancelled.
-    fn settle_pauses(&mut self, ops: &mut EventOps) {
-        let gate = self.guest.vcpus.gate();
-        let response = if gate.is_everyone_waiting() {
-            Response::Done
-        } else if !gate.is_closed() {
-            error("another client resumed the guest before it was paused")
-        } else {
-            return;
-        };
+    /// What tells that it may be there what clients wait for.
+    fn awaited_events(&self) -> [&EventFd; 2] {
+        [self.guest.vcpus.gate().all_wait(), self.guest.memory.changed()]
+    }
+
+    /// Answers those who wait for what is there now.
+    fn settle(&mut self, ops: &mut EventOps) {
+        let guest = &mut self.guest;
         self.clients.retain(|_, client| {
-            if !client.awaits_pause {
+            let Some(response) = client.awaits.and_then(|awaited| settled(awaited, guest)) else {
                 return true;
-            }
-            client.awaits_pause = false;
+            };
+            client.awaits = None;
             // Requests that came while it waited are in its buffer.
-            let stays = client.respond(&response).is_ok() && answer_lines(client, &mut self.guest).is_ok();
+            let stays = client.respond(&response).is_ok() && answer_lines(client, guest).is_ok();
             if stays && ops.modify(Events::new(client, client.interest())).is_ok() {
                 return true;
             }
@@ -167,9 +173,8 @@ fn answer_lines(client: &mut Client, guest: &mut Guest) -> Result<(), Gone> {
                 Err(cause) => Some(error(&format!("not a request: {cause}"))),
             },
         };
-        match response {
-            Some(response) => client.respond(&response)?,
-            None => client.awaits_pause = true,
+        if let Some(response) = response {
+            client.respond(&response)?;
         }
         // A descriptor that the request did not ask for is closed.
         drop(client.take_attached());
@@ -177,15 +182,38 @@ fn answer_lines(client: &mut Client, guest: &mut Guest) -> Result<(), Gone> {
     Ok(())
 }
 
+/// What is answered to a client that waits, if that is known now.
+fn settled(awaited: Awaited, guest: &Guest) -> Option<Response> {
+    match awaited {
+        Awaited::Pause => {
+            let gate = guest.vcpus.gate();
+            if gate.is_everyone_waiting() {
+                return Some(Response::Done);
+            }
+            let resumed = || error("another client resumed the guest before it was paused");
+            (!gate.is_closed()).then(resumed)
+        }
+        Awaited::Memory(known_mib) => {
+            let size = guest.memory.size();
+            let is_there = size.present_mib > known_mib || size.present_mib >= size.wanted_mib;
+            is_there.then(|| size.into())
+        }
+    }
+}
+
+/// What is answered to a client, which waits if that is nothing yet.
+fn answer_when_settled(awaited: Awaited, client: &mut Client, guest: &Guest) -> Option<Response> {
+    let response = settled(awaited, guest);
+    client.awaits = response.is_none().then_some(awaited);
+    response
+}
+
 /// What a request is answered, or nothing when that is known later.
 fn answer(request: Request, client: &mut Client, guest: &mut Guest) -> Option<Response> {
     Some(match request {
         Request::Pause {} => {
             guest.vcpus.pause();
-            if !guest.vcpus.gate().is_everyone_waiting() {
-                return None;
-            }
-            Response::Done
+            return answer_when_settled(Awaited::Pause, client, guest);
         }
         Request::Resume {} => {
             guest.vcpus.resume();
@@ -195,6 +223,14 @@ fn answer(request: Request, client: &mut Client, guest: &mut Guest) -> Option<Re
             Ok(count) => Response::VcpusAdded { count },
             Err(cause) => error(&with_causes(&cause)),
         },
+        Request::Memory {} => guest.memory.size().into(),
+        Request::AddMemory { mib } => match guest.memory.grow(mib, guest.hotplug.as_mut()) {
+            Ok(size) => size.into(),
+            Err(cause) => error(&with_causes(&cause)),
+        },
+        Request::AwaitMemory { known_mib } => {
+            return answer_when_settled(Awaited::Memory(known_mib), client, guest);
+        }
         Request::Stop {} => {
             guest.end.reach(Outcome::Stopped);
             Response::Done
@@ -229,6 +265,17 @@ fn attached(descriptor: Option<File>, attach: impl FnOnce(File) -> Result<usize,
     }
 }
 
+impl From<MemorySize> for Response {
+    fn from(size: MemorySize) -> Self {
+        Response::Memory {
+            present_mib: size.present_mib,
+            wanted_mib: size.wanted_mib,
+            most_mib: size.most_mib,
+            slot: size.slot,
+        }
+    }
+}
+
 fn metrics(guest: &Guest) -> serde_json::Map<String, serde_json::Value> {
     let mut metrics = serde_json::Map::new();
     let uptime = u64::try_from(guest.started.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -251,15 +298,21 @@ impl MutEventSubscriber for ControlServer {
     fn init(&mut self, ops: &mut EventOps) {
         // They fail when the process is out of memory or epoll watches; nobody is served then.
         let _ = ops.add(Events::new(&self.listener, EventSet::IN));
-        let _ = ops.add(Events::new(self.guest.vcpus.gate().all_wait(), EventSet::IN));
+        for event in self.awaited_events() {
+            let _ = ops.add(Events::new(event, EventSet::IN));
+        }
     }
 
     fn process(&mut self, events: Events, ops: &mut EventOps) {
-        if events.fd() == self.listener.as_raw_fd() {
+        let awaited = self
+            .awaited_events()
+            .into_iter()
+            .find(|event| event.as_raw_fd() == events.fd())
+            .map(EventFd::read);
+        if awaited.is_some() {
+            self.settle(ops);
+        } else if events.fd() == self.listener.as_raw_fd() {
             self.accept(ops);
-        } else if events.fd() == self.guest.vcpus.gate().all_wait().as_raw_fd() {
-            let _ = self.guest.vcpus.gate().all_wait().read();
-            self.settle_pauses(ops);
         } else {
             self.serve_client(events, ops);
         }

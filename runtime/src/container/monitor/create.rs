@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use super::{
     Caller, Monitor,
     requests::{self, Asked},
+    room::MemoryLimit,
     voice::Voice,
 };
 use crate::{
@@ -171,14 +172,21 @@ impl Monitor {
         AppArmorProfile::find(&self.config, name)
     }
 
-    /// Puts the container's files into the shared folder of another one's microVM.
+    /// Puts the container's files into the shared folder of another one's microVM, which grows if it is too small for both.
     async fn join(&self, files: &SharedFiles, owner: &Owner) -> Result<Sandbox, Failure> {
         owner
             .in_shared_folder(|shared| files.place(shared))
             .in_stage(Stage::PrepareStorage)?;
-        Sandbox::join(&owner.folder)
+        let sandbox = Sandbox::join(&owner.folder)
             .await
-            .in_stage(Stage::CreateContainer)
+            .in_stage(Stage::CreateContainer)?;
+        if let Some(resources) = self.bundle.document.pointer("/linux/resources") {
+            let (growth, cgroup) = (sandbox.growth(), &owner.state.cgroup);
+            self.make_room(&growth, cgroup, resources.clone(), MemoryLimit::Lenient)
+                .await
+                .in_stage(Stage::CreateContainer)?;
+        }
+        Ok(sandbox)
     }
 
     /// Gives the microVM that the container has joined the container's disks; its own one has had them from the start. Returns

@@ -30,6 +30,11 @@ impl Limits {
         Resources::deserialize(&self.0)
     }
 
+    /// The limit of memory, as it is written.
+    pub fn memory(&self) -> Option<&Value> {
+        self.0.pointer("/memory/limit")
+    }
+
     /// Every limit of the sections that `update` is about: a limit may mean something else beside others.
     pub fn about(&self, update: &Value) -> Value {
         let mut sections = self.0.clone();

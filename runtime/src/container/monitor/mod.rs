@@ -5,6 +5,7 @@
 //! - `supervise`: from there to its end
 //! - `requests`: the socket
 //! - `limits`: what requests have changed
+//! - `room`: the machine that they need
 //! - `stopwatch`: how long it takes to start
 //! - `volumes`: what changes on the host and the guest has a copy of
 //! - `voice`: how it says what goes wrong
@@ -20,6 +21,7 @@ mod limits;
 mod network;
 mod origin;
 mod requests;
+mod room;
 mod stopwatch;
 mod supervise;
 mod voice;
@@ -50,6 +52,7 @@ use crate::{
 };
 pub use network::NetworkError;
 use origin::Origin;
+pub use room::RoomError;
 pub use stopwatch::Stopwatch;
 use voice::Voice;
 

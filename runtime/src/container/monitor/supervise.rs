@@ -7,7 +7,8 @@ use serde_json::Value;
 use tokio::sync::Notify;
 
 use super::{
-    Monitor, Signals, create::Created, forwarding::Forwarding, limits::Limits, voice::Voice, volumes::Watcher,
+    Monitor, Signals, create::Created, forwarding::Forwarding, limits::Limits, room::MemoryLimit,
+    voice::Voice, volumes::Watcher,
 };
 use crate::{
     container::{
@@ -18,8 +19,8 @@ use crate::{
     },
     oci::{GuestPaths, Volume, drop_host_resources, volume_data},
     sandbox::{
-        Agent, Exit, GuestSocket, Limits as HostLimits, Network, Processors, Sandbox, SharedFiles, Size,
-        StartError, State, Status,
+        Agent, Exit, Growth, GuestSocket, Limits as HostLimits, Network, Sandbox, SharedFiles, StartError,
+        State, Status,
     },
     signals,
 };
@@ -44,7 +45,7 @@ struct Watched<'a> {
     /// From then on.
     copying: Option<Copying>,
     limits: Limits,
-    processors: Processors,
+    growth: Growth,
     voice: Voice,
     /// The guest's ties to the network namespace, if the container has one of its own.
     network: Option<Network>,
@@ -76,7 +77,7 @@ impl Monitor {
             streams: Some(streams),
             copying: None,
             limits: Limits::of(&self.bundle.document),
-            processors: sandbox.processors(),
+            growth: sandbox.growth(),
             voice,
             network: self.bundle.spec.linux.network().and_then(|_| sandbox.network()),
             guest: sandbox.guest(),
@@ -233,23 +234,25 @@ impl Watched<'_> {
     /// Changes limits, on the host and in the guest.
     async fn update(&mut self, resources: &Value) -> Result<(), String> {
         let limits = self.limits.with(resources);
-        self.limit_on_host(&limits).await?;
         let mut sections = limits.about(resources);
+        let memory_limit = if limits.memory() == self.limits.memory() {
+            MemoryLimit::Lenient
+        } else {
+            MemoryLimit::Strict
+        };
+        self.monitor
+            .make_room(&self.growth, &self.state.cgroup, sections.clone(), memory_limit)
+            .await
+            .map_err(|error| error.to_string())?;
+        self.limit_on_host(&limits).await?;
         drop_host_resources(&mut sections);
         let sections = sections.to_string().into_bytes();
-        let used = match self.agent.update(self.state.id.as_str(), sections).await {
-            Ok(used) => used,
-            Err(error) => {
-                // Refused as a whole: the host goes back to what the guest still has.
-                self.limit_on_host(&self.limits).await?;
-                return Err(error.to_string());
-            }
-        };
-        self.limits = limits;
-        if let Err(error) = self.processors.grow(used).await {
-            // The limits hold; there is only less to be used than they let.
-            tracing::error!(%error, "the guest has fewer processors than its containers may use");
+        if let Err(error) = self.agent.update(self.state.id.as_str(), sections).await {
+            // Refused as a whole: the host goes back to what the guest still has.
+            self.limit_on_host(&self.limits).await?;
+            return Err(error.to_string());
         }
+        self.limits = limits;
         Ok(())
     }
 
@@ -257,8 +260,7 @@ impl Watched<'_> {
         let text = |error: &dyn Error| error.to_string();
         let resources = limits.view().map_err(|e| text(&e))?;
         let limits = if self.state.owns_sandbox() {
-            let config = &self.monitor.config;
-            HostLimits::of(config, &resources, Size::of(config, &self.monitor.bundle.spec))
+            HostLimits::of(&resources)
         } else {
             HostLimits::of_joined(&resources)
         };

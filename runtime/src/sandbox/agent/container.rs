@@ -2,11 +2,20 @@
 
 use bulkhead_agent_protocol::messages::{
     CgroupFile, ListProcessesRequest, PauseRequest, ProcessInfo, ResumeRequest, StatsRequest,
-    UpdateResourcesRequest, WaitOomRequest,
+    SumLimitsRequest, UpdateResourcesRequest, WaitOomRequest,
 };
 use ttrpc::context::Context;
 
 use super::{Agent, AgentError};
+
+/// What the limits of containers come to. What is not limited counts nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Demand {
+    /// How many processors the quotas can use up.
+    pub processors: u32,
+    /// Memory in bytes.
+    pub memory: u64,
+}
 
 impl Agent {
     /// Freezes every process of a container. Returns when all stand still.
@@ -35,19 +44,36 @@ impl Agent {
         Ok(())
     }
 
-    /// Changes limits of a container: `resources` is JSON like `linux.resources` of `config.json`. Returns how many
-    /// processors the quotas of all containers of the guest can use up then.
+    /// Adds up the limits of all containers of the guest, as they are when those of one change, be it there or yet to come:
+    /// `resources` is JSON like `linux.resources` of `config.json`.
+    ///
+    /// # Errors
+    /// A limit that makes no sense.
+    pub async fn sum_limits(&self, id: &str, resources: Vec<u8>) -> Result<Demand, AgentError> {
+        let request = SumLimitsRequest {
+            container_id: id.to_owned(),
+            resources,
+            ..SumLimitsRequest::default()
+        };
+        let sum = self.client.sum_limits(Context::default(), &request).await?;
+        Ok(Demand {
+            processors: sum.processors,
+            memory: sum.memory,
+        })
+    }
+
+    /// Changes limits of a container: `resources` is JSON like `linux.resources` of `config.json`.
     ///
     /// # Errors
     /// The field whose limit cannot be set; all are then as they were.
-    pub async fn update(&self, id: &str, resources: Vec<u8>) -> Result<u32, AgentError> {
+    pub async fn update(&self, id: &str, resources: Vec<u8>) -> Result<(), AgentError> {
         let request = UpdateResourcesRequest {
             container_id: id.to_owned(),
             resources,
             ..UpdateResourcesRequest::default()
         };
-        let updated = self.client.update_resources(Context::default(), &request).await?;
-        Ok(updated.processors)
+        self.client.update_resources(Context::default(), &request).await?;
+        Ok(())
     }
 
     /// The files of a container's cgroup in the guest, as the guest's kernel shows them.

@@ -11,7 +11,6 @@ use super::cpu_list::CpuList;
 use crate::{
     config::Config,
     oci::{BlockIo, CpuLimits, FieldError, MemoryLimits, Resources},
-    sandbox::Size,
 };
 
 const MIB: u64 = 1 << 20;
@@ -76,11 +75,11 @@ pub struct Setting {
 }
 
 impl Limits {
-    /// Those of the sandbox that this container owns.
+    /// Those of the sandbox that this container owns, but for the memory: that depends on how big the machine is.
     ///
     /// # Errors
     /// The first field that cannot be honoured.
-    pub fn of(config: &Config, resources: &Resources, size: Size) -> Result<Self, FieldError> {
+    pub fn of(resources: &Resources) -> Result<Self, FieldError> {
         let CpuLimits {
             shares,
             quota,
@@ -97,7 +96,7 @@ impl Limits {
             period: period.unwrap_or(PERIOD),
         });
         Ok(Self {
-            memory: memory_of(config, size),
+            memory: None,
             swap: swap_of(resources.memory)?,
             // The kernel has no weight for what is idle.
             weight: shares
@@ -110,6 +109,22 @@ impl Limits {
             mems: list(mems, "linux.resources.cpu.mems")?,
             io: io_settings(&resources.block_io)?,
         })
+    }
+
+    /// A limit of memory alone, in bytes.
+    pub(super) fn of_memory(bytes: u64) -> Self {
+        Self {
+            memory: Some(bytes),
+            ..Self::default()
+        }
+    }
+
+    /// The same, and the memory that a machine with `memory_mib` can need.
+    pub fn with_memory(self, config: &Config, memory_mib: u32) -> Self {
+        Self {
+            memory: memory_of(config, memory_mib),
+            ..self
+        }
     }
 
     /// Those of a container that runs in another one's sandbox: none. On the host there is only its stand-in.
@@ -196,8 +211,8 @@ impl Display for Amount {
 
 /// What the guest's memory and the host's side of the sandbox can need. It is a bound on a VMM that goes wrong, not on the
 /// container: that one's own limit is kept in the guest, so that the VMM is never what is killed for it.
-fn memory_of(config: &Config, size: Size) -> Option<u64> {
-    let guest = u64::from(size.memory_mib) * MIB;
+pub fn memory_of(config: &Config, memory_mib: u32) -> Option<u64> {
+    let guest = u64::from(memory_mib) * MIB;
     let overhead = u64::from(config.host_overhead_mib) * MIB;
     (overhead > 0).then(|| guest + guest / MAPPING_DIVISOR + overhead)
 }
@@ -280,14 +295,9 @@ mod tests {
 
     use super::*;
 
-    const SIZE: Size = Size {
-        vcpus: 1,
-        memory_mib: 256,
-    };
-
     fn limits(resources: Value) -> Result<Limits, String> {
         let resources: Resources = serde_json::from_value(resources).expect("well-formed");
-        Limits::of(&Config::default(), &resources, SIZE).map_err(|e| e.to_string())
+        Limits::of(&resources).map_err(|e| e.to_string())
     }
 
     fn lines(resources: Value) -> Vec<String> {
@@ -303,18 +313,16 @@ mod tests {
     #[test]
     fn memory_is_the_guests_and_what_it_takes_to_run_it() {
         let limits = limits(json!({})).expect("valid");
+        assert_eq!(limits.memory, None);
+        let limits = limits.with_memory(&Config::default(), 256);
         let overhead = u64::from(Config::default().host_overhead_mib);
         assert_eq!(limits.memory, Some((256 + 2 + overhead) * MIB));
         let unlimited = Config {
             host_overhead_mib: 0,
             ..Config::default()
         };
-        assert_eq!(memory_of(&unlimited, SIZE), None);
-        let largest = Size {
-            memory_mib: u32::MAX,
-            ..SIZE
-        };
-        assert!(memory_of(&Config::default(), largest).is_some_and(|bytes| bytes > 1 << 52));
+        assert_eq!(memory_of(&unlimited, 256), None);
+        assert!(memory_of(&Config::default(), u32::MAX).is_some_and(|bytes| bytes > 1 << 52));
     }
 
     #[test]

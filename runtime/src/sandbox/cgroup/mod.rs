@@ -18,7 +18,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 pub use error::CgroupError;
-pub use limits::Limits;
+pub use limits::{Limits, memory_of as host_memory_of};
 pub use placement::{Driver, Scope};
 pub use tree::mount_point;
 
@@ -140,6 +140,18 @@ impl Cgroup {
             systemd::update(scope, limits)?;
         }
         tree::limit(&self.path, &limits.settings())
+    }
+
+    /// Lets it have that many bytes of memory at least. A limit that is as high, or none, stays. Blocks; not for asynchronous
+    /// tasks.
+    ///
+    /// # Errors
+    /// As of [`Cgroup::update`].
+    pub fn allow_memory(&self, bytes: u64) -> Result<(), CgroupError> {
+        if tree::number(&self.path, "memory.max").is_none_or(|limit| limit >= bytes) {
+            return Ok(());
+        }
+        self.update(&Limits::of_memory(bytes))
     }
 
     /// Kills every process in it, waits until they have gone, and removes it. None of that name is no error. Blocks; not for

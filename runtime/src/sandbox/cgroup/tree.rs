@@ -134,6 +134,11 @@ pub fn limit(cgroup: &Path, settings: &[Setting]) -> Result<(), CgroupError> {
     Ok(())
 }
 
+/// What a file of the cgroup says, if it is there and says a number.
+pub fn number(cgroup: &Path, file: &str) -> Option<u64> {
+    fs::read_to_string(cgroup.join(file)).ok()?.trim().parse().ok()
+}
+
 /// Removes the cgroup and those below it, killing every process in them first. None of that name is no error.
 pub fn remove(cgroup: &Path) -> Result<(), CgroupError> {
     match fs::remove_dir(cgroup) {

@@ -201,6 +201,7 @@ impl VmmConfig<'_> {
             vcpus: 1,
             max_vcpus: None,
             memory_mib: self.memory_mib,
+            max_memory_mib: None,
             memory_backing: MemoryBacking::default(),
             kernel: KernelConfig {
                 image: image.as_raw_fd(),

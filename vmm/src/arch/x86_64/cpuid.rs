@@ -59,19 +59,29 @@ impl Processors {
         Processors { entries, count }
     }
 
-    /// Checks that the guest's processors can address all of its memory.
-    pub fn check_reach(&self, ram: &[(GuestAddress, u64)]) -> Result<(), MemoryError> {
+    /// How many bits an address of the guest's processors has.
+    fn address_bits(&self) -> u32 {
         const WITHOUT_THE_LEAF: u32 = 36;
         let address_sizes = self.entries.iter().find(|entry| entry.function == 0x8000_0008);
-        let bits = address_sizes.map_or(WITHOUT_THE_LEAF, |entry| entry.eax & 0xff);
+        address_sizes.map_or(WITHOUT_THE_LEAF, |entry| entry.eax & 0xff)
+    }
+
+    /// The first address that the guest's processors cannot reach.
+    pub fn reach(&self) -> u64 {
+        1 << self.address_bits().min(63)
+    }
+
+    /// Checks that the guest's processors can address all of its memory.
+    pub fn check_reach(&self, ram: &[(GuestAddress, u64)]) -> Result<(), MemoryError> {
         let end = ram
             .iter()
             .map(|(start, size)| start.raw_value().saturating_add(*size))
             .max();
-        if end.unwrap_or(0) >> bits.min(63) == 0 {
+        if end.unwrap_or(0) <= self.reach() {
             return Ok(());
         }
         let mib = ram.iter().map(|(_, size)| size >> 20).sum();
+        let bits = self.address_bits();
         Err(MemoryError::BeyondReach { mib, bits })
     }
 

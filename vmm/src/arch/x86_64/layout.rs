@@ -7,6 +7,7 @@
 //! 0x0020_0000  kernel, and behind it the initramfs     RAM, up to 3 GiB
 //! 0xC000_0000  gap: virtio-mmio windows, IOAPIC, local APIC, KVM's own pages
 //! 0x1_0000_0000  the rest                              RAM
+//! behind it      what RAM can grow by                  blocks of the memory device
 //! ```
 
 use vm_memory::GuestAddress;
@@ -71,4 +72,17 @@ pub fn ram(size: u64) -> Vec<(GuestAddress, u64)> {
         None | Some(0) => vec![(GuestAddress(0), size)],
         Some(rest) => vec![(GuestAddress(0), GAP.start), (GuestAddress(GAP.end), rest)],
     }
+}
+
+/// Linux takes memory that comes later into use in pieces of up to this size, aligned to it.
+const GROWTH_ALIGNMENT: u64 = 2 << 30;
+
+/// The range in which a RAM of `size` bytes can grow by `more`, with addresses below `reach`: its start and its size, which
+/// is 0 if there is no room.
+pub fn growth(size: u64, more: u64, reach: u64) -> (GuestAddress, u64) {
+    let above_gap = GAP.end.saturating_add(size.saturating_sub(GAP.start));
+    let start = above_gap.next_multiple_of(GROWTH_ALIGNMENT);
+    let room = reach.saturating_sub(start) / GROWTH_ALIGNMENT;
+    let wanted = more.div_ceil(GROWTH_ALIGNMENT);
+    (GuestAddress(start), room.min(wanted) * GROWTH_ALIGNMENT)
 }

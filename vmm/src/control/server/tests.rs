@@ -16,7 +16,10 @@ use crate::config::MemoryBacking;
 use crate::console::ConsoleWriter;
 use crate::devices::mmio::MmioBus;
 use crate::devices::ports::Ports;
+use crate::devices::virtio::VirtioDevice;
 use crate::devices::virtio::blk::Block;
+use crate::devices::virtio::mem::{Mem, Region, Target};
+use crate::devices::virtio::mock_driver::MockDriver;
 use crate::devices::virtio::net::Net;
 use crate::devices::{reset, serial};
 use crate::event_loop::{EventLoop, LoopHandle};
@@ -31,6 +34,15 @@ struct Server {
 }
 
 fn start() -> Server {
+    start_with(Box::new(|_| {
+        Err(DeviceError::NoneFree {
+            kind: "memory device",
+            count: 0,
+        })
+    }))
+}
+
+fn start_with(plug_memory: PlugMemory) -> Server {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("control");
     let listener = UnixListener::bind(&path).unwrap();
@@ -62,7 +74,12 @@ fn start() -> Server {
             vcpus,
             console,
             end: their_end,
-            hotplug: Box::new(OneSlot { handle, disk: None }),
+            hotplug: Box::new(OneSlot {
+                handle,
+                disk: None,
+                plug_memory,
+            }),
+            memory: Growth::new(128, 192, 1 << 31).unwrap(),
             started: Instant::now(),
         };
         event_loop.add(Box::new(ControlServer::new(listener.into(), guest).unwrap()));
@@ -81,7 +98,10 @@ fn start() -> Server {
 struct OneSlot {
     handle: LoopHandle,
     disk: Option<String>,
+    plug_memory: PlugMemory,
 }
+
+type PlugMemory = Box<dyn FnMut(EventFd) -> Result<(usize, Target), DeviceError> + Send>;
 
 impl Hotplug for OneSlot {
     fn attach_network(&mut self, tap: OwnedFd, mac: MacAddress, mtu: u16) -> Result<usize, DeviceError> {
@@ -90,6 +110,10 @@ impl Hotplug for OneSlot {
             kind: "network device",
             count: 0,
         })
+    }
+
+    fn plug_memory(&mut self, changed: EventFd) -> Result<(usize, Target), DeviceError> {
+        (self.plug_memory)(changed)
     }
 
     fn attach_disk(&mut self, id: &str, image: File, read_only: bool) -> Result<usize, DeviceError> {
@@ -191,6 +215,8 @@ fn what_is_not_a_request_is_an_error_and_no_more() {
         b"{\"request\":\"stop\",\"x\":1}\n",
         b"{\"request\":\"metrics\",\"x\":1}\n",
         b"{\"request\":\"console\",\"x\":1}\n",
+        b"{\"request\":\"memory\",\"x\":1}\n",
+        b"{\"request\":\"add_memory\",\"mib\":-1}\n",
         b"{\"request\":\"attach_block\",\"id\":\"disk\",\"read_only\":true,\"x\":1}\n",
         b"[[[[[[[[\n",
     ] {
@@ -254,6 +280,88 @@ fn a_network_device_wants_a_tap() {
     assert!(message(Some(client.ask_with(&attach(1500), &file))).contains("not that of a tap"));
     client.send(b"{\"request\":\"attach_network\",\"mac\":\"ff:ff:ff:ff:ff:ff\",\"mtu\":1500}\n");
     assert!(message(client.response()).contains("is not the address of one Ethernet interface"));
+}
+
+/// What is said of memory, in MiB, and the slot.
+fn memory_is(present_mib: u32, wanted_mib: u32, slot: Option<usize>) -> Response {
+    Response::Memory {
+        present_mib,
+        wanted_mib,
+        most_mib: 192,
+        slot,
+    }
+}
+
+#[test]
+fn memory_comes_when_the_guest_takes_it() {
+    let driver = Arc::new(MockDriver::new(1));
+    let activation = driver.activation();
+    let mut activation = Some(activation);
+    let server = start_with(Box::new(move |changed| {
+        let ram = memory::allocate(&[(GuestAddress(0), 1 << 20)], MemoryBacking::default()).unwrap();
+        let memory = memory::reserve(&ram, GuestAddress(1 << 32), 1 << 31, true).unwrap();
+        let region = Region::new(
+            memory,
+            GuestAddress(1 << 32),
+            1 << 31,
+            false,
+            Box::new(|_, _| Ok(())),
+        );
+        let mut device = Mem::new(region, changed, EventLoop::on_its_own_thread());
+        device.activate(activation.take().expect("one device")).unwrap();
+        Ok((7, device.target()))
+    }));
+    let (mut client, mut other) = (server.connect(), server.connect());
+    assert_eq!(client.ask(&Request::Memory {}), memory_is(128, 128, None));
+    assert_eq!(
+        client.ask(&Request::AwaitMemory { known_mib: 500 }),
+        memory_is(128, 128, None)
+    );
+    assert_eq!(
+        client.ask(&Request::AddMemory { mib: 128 }),
+        memory_is(128, 128, None)
+    );
+    assert_eq!(
+        client.ask(&Request::AddMemory { mib: 131 }),
+        memory_is(128, 132, Some(7))
+    );
+    assert_eq!(
+        client.ask(&Request::AddMemory { mib: 5 }),
+        memory_is(128, 132, Some(7))
+    );
+
+    client.send(b"{\"request\":\"await_memory\",\"known_mib\":128}\n{\"request\":\"memory\"}\n");
+    assert_eq!(other.ask(&Request::Resume {}), Response::Done);
+    let mut plug = [0; 24];
+    plug[8..18].copy_from_slice(&[0, 0, 0, 0, 1, 0, 0, 0, 1, 0]);
+    driver.submit(0, &[&plug], &[10]);
+    assert_eq!(client.response(), Some(memory_is(130, 132, Some(7))));
+    assert_eq!(client.response(), Some(memory_is(130, 132, Some(7))));
+    // Who knows of that waits for more; who does not is answered at once.
+    other.send(b"{\"request\":\"await_memory\",\"known_mib\":130}\n");
+    assert_eq!(
+        client.ask(&Request::AwaitMemory { known_mib: 129 }),
+        memory_is(130, 132, Some(7))
+    );
+    plug[10] = 0x20;
+    driver.submit(0, &[&plug], &[10]);
+    assert_eq!(other.response(), Some(memory_is(132, 132, Some(7))));
+    assert_eq!(
+        other.ask(&Request::AwaitMemory { known_mib: 132 }),
+        memory_is(132, 132, Some(7))
+    );
+    assert_eq!(
+        other.ask(&Request::AddMemory { mib: u32::MAX }),
+        memory_is(132, 192, Some(7))
+    );
+}
+
+#[test]
+fn memory_for_which_there_is_no_slot_is_refused() {
+    let server = start();
+    let mut client = server.connect();
+    assert!(message(Some(client.ask(&Request::AddMemory { mib: 130 }))).contains("no slot is free"));
+    assert_eq!(client.ask(&Request::Memory {}), memory_is(128, 128, None));
 }
 
 #[test]

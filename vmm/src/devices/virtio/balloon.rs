@@ -90,7 +90,7 @@ impl Handler {
             // What is device-readable is no free page (5.5.6.7.1).
             for range in chain.writable() {
                 // A range that is none of the guest's memory, or that the host keeps, costs the host what it did before.
-                let _ = memory::give_back(&self.memory, range.addr(), range.len());
+                let _ = memory::give_back(&self.memory, range.addr(), range.len().into());
             }
             queue.add_used(&self.memory, head, 0)?;
         }

@@ -5,6 +5,7 @@ pub mod blk;
 mod buffers;
 pub mod device;
 pub mod fs;
+pub mod mem;
 pub mod mmio;
 pub mod net;
 pub mod rng;
@@ -12,9 +13,10 @@ pub mod vsock;
 mod worker;
 
 #[cfg(test)]
-mod mock_driver;
+pub(crate) mod mock_driver;
 
 pub use balloon::Balloon;
 pub use device::{ActivateError, Activation, ActiveQueue, Interrupt, VirtioDevice};
+pub use mem::Mem;
 pub use mmio::{MmioTransport, Wiring};
 pub use rng::Rng;

@@ -32,6 +32,24 @@ fn ram_goes_on_above_the_gap() {
 }
 
 #[test]
+fn ram_grows_behind_itself_above_the_gap_and_within_reach() {
+    const GIB: u64 = 1 << 30;
+    let growth = |size, more, reach| {
+        let (start, size) = layout::growth(size * GIB, more * GIB, reach * GIB);
+        (start.raw_value() / GIB, size / GIB)
+    };
+    assert_eq!(growth(1, 0, 64), (4, 0));
+    assert_eq!(growth(1, 1, 64), (4, 2));
+    assert_eq!(growth(3, 4, 64), (4, 4));
+    assert_eq!(growth(4, 1, 64), (6, 2));
+    assert_eq!(growth(6, 9, 64), (8, 10));
+    assert_eq!(growth(6, 9, 11), (8, 2));
+    assert_eq!(growth(6, 9, 7), (8, 0));
+    let (start, size) = layout::growth(u64::from(u32::MAX) << 20, u64::from(u32::MAX) << 20, 1 << 63);
+    assert!(start.raw_value() >= u64::from(u32::MAX) << 20 && size >= u64::from(u32::MAX) << 20);
+}
+
+#[test]
 fn the_windows_are_within_the_gap_and_out_of_kvms_way() {
     let windows = layout::MMIO_WINDOWS..layout::MMIO_WINDOWS + 32 * 0x1000;
     assert!(layout::GAP.contains(&windows.start) && windows.end <= u64::from(layout::IOAPIC));

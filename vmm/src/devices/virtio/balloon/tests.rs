@@ -94,7 +94,7 @@ proptest! {
         let memory = crate::devices::virtio::mock_driver::memory();
         let full = vec![0xa5; MEMORY_SIZE];
         memory.write_slice(&full, GuestAddress(0)).unwrap();
-        let given = memory::give_back(&memory, GuestAddress(address), length).is_ok();
+        let given = memory::give_back(&memory, GuestAddress(address), length.into()).is_ok();
 
         let is_page = |number: u64| number.is_multiple_of(PAGE_SIZE as u64);
         let end = address.checked_add(length.into());
