@@ -44,6 +44,12 @@ impl Gate {
         state.processors += 1;
     }
 
+    /// One processor that was expected does not come.
+    pub fn expect_one_less(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.processors -= 1;
+    }
+
     /// A processor's way through: returns whether it may run the guest, after waiting while the gate is closed. At the
     /// guest's end it may not.
     pub fn pass(&self, end: &End) -> bool {

@@ -4,8 +4,8 @@
 //! write (interrupts, console copy, event loop); read, epoll_ctl and clone3 when a driver activates its device.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use kvm_bindings::{
@@ -58,15 +58,33 @@ pub struct Vcpu {
 
 impl Vcpu {
     /// Starts its thread, which lets it run when the gate opens.
-    pub fn start(mut self) -> io::Result<JoinHandle<()>> {
-        thread::Builder::new()
-            .name(format!("vcpu{}", self.index))
-            .spawn(move || {
-                kick::prepare_thread(&mut self.fd);
-                while self.gate.pass(&self.end) {
-                    self.run();
-                }
-            })
+    ///
+    /// # Errors
+    /// The host has no thread for it. It is handed back then: KVM makes no second one of its number.
+    pub fn start(self) -> Result<JoinHandle<()>, (Self, io::Error)> {
+        self.gate.expect_another();
+        let name = format!("vcpu{}", self.index);
+        let vcpu = Arc::new(Mutex::new(Some(self)));
+        let theirs = Arc::clone(&vcpu);
+        let take = |from: &Mutex<Option<Self>>| from.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let started = thread::Builder::new().name(name).spawn(move || {
+            if let Some(vcpu) = take(&theirs) {
+                vcpu.live();
+            }
+        });
+        started.map_err(|error| {
+            let vcpu = take(&vcpu).expect("nobody else has taken it");
+            vcpu.gate.expect_one_less();
+            (vcpu, error)
+        })
+    }
+
+    /// Runs until the guest's end.
+    fn live(mut self) {
+        kick::prepare_thread(&mut self.fd);
+        while self.gate.pass(&self.end) {
+            self.run();
+        }
     }
 
     /// Runs the guest until the next exit, and serves it.

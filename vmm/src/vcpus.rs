@@ -1,6 +1,7 @@
 //! All virtual processors of the guest together. Those that the guest does not start with are made when they are asked
 //! for: until then they are names in its tables, and cost the host nothing.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -34,6 +35,8 @@ pub struct Vcpus {
     most: u8,
     buses: Arc<Buses>,
     end: End,
+    /// Those that are made and have no thread yet, in their order.
+    idle: VecDeque<VcpuFd>,
     threads: Vec<JoinHandle<()>>,
     exits: Vec<Arc<Exits>>,
     gate: Arc<Gate>,
@@ -51,6 +54,7 @@ impl Vcpus {
             most,
             buses,
             end,
+            idle: VecDeque::new(),
             threads: Vec::new(),
             exits: Vec::new(),
             gate: Arc::new(Gate::new()?),
@@ -61,27 +65,45 @@ impl Vcpus {
     /// one runs from then on; others wait for the guest to start them. Returns how many there are.
     ///
     /// # Errors
-    /// The host has no room for them.
+    /// The host has no room for them. Those that could be made stay, and another call goes on from there.
     pub fn grow(&mut self, count: u8) -> Result<u8, VcpuError> {
-        let count = count.min(self.most);
-        let present = u8::try_from(self.threads.len()).expect("no more than `most`");
+        let count = usize::from(count.min(self.most));
         // All of them before the first one runs and looks for the others.
-        let made = (present..count).map(&self.make).collect::<Result<Vec<_>, _>>()?;
-        for fd in made {
-            let exits = Arc::new(Exits::default());
-            let vcpu = Vcpu {
-                fd,
-                index: self.threads.len(),
-                buses: Arc::clone(&self.buses),
-                gate: Arc::clone(&self.gate),
-                end: self.end.clone(),
-                exits: Arc::clone(&exits),
-            };
-            self.gate.expect_another();
-            self.threads.push(vcpu.start()?);
-            self.exits.push(exits);
+        for index in self.made()..count {
+            let fd = (self.make)(u8::try_from(index).expect("less than `most`"))?;
+            self.idle.push_back(fd);
         }
-        Ok(count.max(present))
+        while self.threads.len() < count
+            && let Some(fd) = self.idle.pop_front()
+        {
+            self.start(fd)?;
+        }
+        Ok(u8::try_from(self.threads.len()).expect("no more than `most`"))
+    }
+
+    fn made(&self) -> usize {
+        self.threads.len() + self.idle.len()
+    }
+
+    fn start(&mut self, fd: VcpuFd) -> Result<(), VcpuError> {
+        let exits = Arc::new(Exits::default());
+        let vcpu = Vcpu {
+            fd,
+            index: self.threads.len(),
+            buses: Arc::clone(&self.buses),
+            gate: Arc::clone(&self.gate),
+            end: self.end.clone(),
+            exits: Arc::clone(&exits),
+        };
+        match vcpu.start() {
+            Ok(thread) => self.threads.push(thread),
+            Err((vcpu, error)) => {
+                self.idle.push_front(vcpu.fd);
+                return Err(error.into());
+            }
+        }
+        self.exits.push(exits);
+        Ok(())
     }
 
     /// Has every processor leave the guest and wait. [`Gate::is_everyone_waiting`] says when they do.

@@ -22,8 +22,9 @@ const MAX_LENGTH: u64 = 1 << 19;
 
 /// Change the limits of a container
 ///
-/// Sizes are bytes, or have a suffix: k, m, g, t, each 1024 times the one before. What is not given stays as it is. A limit
-/// of memory cannot be more than the virtual machine was started with.
+/// Sizes are bytes, or have a suffix: k, m, g, t, each 1024 times the one before. What is not given stays as it is. The
+/// virtual machine gets the processors and the memory that higher limits need, up to max_vcpus and max_memory_mib of the
+/// configuration.
 #[derive(Debug, Args)]
 pub struct Update {
     /// JSON file with the limits, like linux.resources of config.json; "-" is standard input. All other options are then

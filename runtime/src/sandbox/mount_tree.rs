@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use nix::sched::{CloneFlags, setns};
+use nix::sched::{CloneFlags, setns, unshare};
 use rustix::{
     fs::{CWD, Mode, OFlags, ResolveFlags, openat2},
     mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree},
@@ -114,7 +114,7 @@ impl MountNamespace {
         }
     }
 
-    /// Moves the calling process, which has one thread, there.
+    /// Moves the calling thread there.
     ///
     /// # Errors
     /// The namespace cannot be entered.
@@ -122,7 +122,7 @@ impl MountNamespace {
         self.0.enter()
     }
 
-    /// Does something there. The calling process has one thread.
+    /// Does something there, on the calling thread.
     ///
     /// # Errors
     /// The namespace cannot be entered, or not be left again; else the action's.
@@ -157,6 +157,8 @@ impl Place {
 
     /// Goes there. Entering the namespace alone leads to what is mounted over its root.
     fn enter(&self) -> io::Result<()> {
+        // The kernel lets nobody in who shares a working directory, be it with an idle thread (setns(2)).
+        unshare(CloneFlags::CLONE_FS)?;
         setns(self.namespace.as_fd(), CloneFlags::CLONE_NEWNS)?;
         rustix::process::fchdir(&self.root)?;
         rustix::process::chroot(".")?;

@@ -47,6 +47,27 @@ fn limits_hold_are_changed_and_use_is_told() {
     node.call::<UpdateContainerResourcesRequest, Empty>("UpdateContainerResources", &update)
         .unwrap_or_else(|status| panic!("{status}"));
     assert_eq!(steady.exec(limits), format!("{}\n75000 100000\n", 96 * MIB));
+
+    // More than the pod was made with: its machine grows.
+    let update = json!({
+        "container_id": steady.id,
+        "linux": {"memory_limit_in_bytes": (400 * MIB).to_string(), "cpu_quota": 75000, "cpu_period": 100_000},
+    });
+    node.call::<UpdateContainerResourcesRequest, Empty>("UpdateContainerResources", &update)
+        .unwrap_or_else(|status| panic!("{status}"));
+    assert_eq!(steady.exec(limits), format!("{}\n75000 100000\n", 400 * MIB));
+    assert_eq!(steady.exec("workload hog 340 < /dev/null"), "has 340 MiB\n");
+    let beyond =
+        json!({"container_id": steady.id, "linux": {"memory_limit_in_bytes": (1u64 << 40).to_string()}});
+    let refusal = node
+        .call::<UpdateContainerResourcesRequest, Empty>("UpdateContainerResources", &beyond)
+        .expect_err("no host has that");
+    assert!(
+        refusal
+            .to_string()
+            .contains("1099511627776 bytes are more than the virtual machine can have"),
+        "{refusal}"
+    );
     let stats: ContainerStatsResponse = steady.call("ContainerStats").expect("stats");
     let memory = stats.stats.memory.working_set_bytes.value;
     assert!((16 * MIB..96 * MIB).contains(&memory), "{memory}");
