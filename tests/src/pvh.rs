@@ -1,4 +1,5 @@
-//! The smallest guest kernels: some code in an ELF with the note that gives Xen's PVH entry point.
+//! The smallest guest kernels: some code in an ELF with the note that gives Xen's PVH entry point. Linux takes such an ELF
+//! for a program as well.
 
 /// Where the code is loaded and entered.
 pub const ADDRESS: u32 = 0x10_0000;
@@ -6,7 +7,8 @@ pub const ADDRESS: u32 = 0x10_0000;
 /// An ELF with that code.
 #[must_use]
 pub fn elf(code: &[u8]) -> Vec<u8> {
-    const HEADERS: u64 = 64 + 2 * 56;
+    // A page, so that Linux can map what follows.
+    const HEADERS: u64 = 4096;
     let mut note = Vec::new();
     // Name size, descriptor size, XEN_ELFNOTE_PHYS32_ENTRY.
     [4_u32, 8, 18]
@@ -41,7 +43,7 @@ pub fn elf(code: &[u8]) -> Vec<u8> {
             ADDRESS.into(),
             code_length,
             code_length,
-            4,
+            HEADERS,
         ],
     );
     program_header(
@@ -49,6 +51,7 @@ pub fn elf(code: &[u8]) -> Vec<u8> {
         [4, 4],
         [HEADERS + code_length, 0, 0, note_length, note_length, 4],
     );
+    elf.resize(HEADERS as usize, 0);
     elf.extend(code);
     elf.extend(note);
     elf

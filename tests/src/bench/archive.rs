@@ -9,14 +9,20 @@ use serde_json::{Value, json};
 
 use super::experiments::{GUEST_MEMORY_MIB, UP, paths};
 use super::plan::{self, Experiment, Plan, VMM};
-use super::{Bench, BenchError, floor};
+use super::{Bench, BenchError, floor, greeter};
 use crate::harness::default_config;
 use crate::testbed::initramfs::Archive;
 use crate::testbed::kernel::Kernel;
 use crate::testbed::tool;
 
 /// Programs of this machine that are measured or that containers run.
-const PROGRAMS: [&str; 4] = ["qemu-system-x86_64", "runc", "crun", "busybox"];
+const PROGRAMS: [&str; 5] = [
+    "qemu-system-x86_64",
+    "runc",
+    "crun",
+    "containerd-shim-runc-v2",
+    "busybox",
+];
 
 /// What QEMU's microvm machine reads from its data folder.
 const FIRMWARE: [&str; 2] = ["/usr/share/qemu/bios-microvm.bin", "/usr/share/qemu/qboot.rom"];
@@ -45,12 +51,15 @@ pub fn write(
     for program in ["bulkhead", "bulkhead-vmm"] {
         contents.copy(&bench.binaries.join(program), &format!("/usr/bin/{program}"))?;
     }
+    contents.symlink(paths::SHIM, "bulkhead")?;
     for file in FIRMWARE {
         contents.copy(Path::new(file), file)?;
     }
     contents.copy(&bench.kernel, paths::KERNEL)?;
     contents.copy(&bench.initramfs, paths::INITRAMFS)?;
+    contents.file(paths::INITRAMFS_WITH_GREETER, &with_greeter(&bench.initramfs)?)?;
     contents.file(paths::FLOOR, &floor::elf())?;
+    contents.file(paths::EXITS, &floor::exits())?;
     contents.file(paths::CONFIG, settings().as_bytes())?;
 
     contents.copy(Path::new("/bin/busybox"), "/bundle/rootfs/bin/busybox")?;
@@ -60,10 +69,17 @@ pub fn write(
     for folder in ["proc", "dev", "sys", "tmp"] {
         contents.folder(Path::new("/bundle/rootfs").join(folder).as_path())?;
     }
-    contents.bundle(paths::TRUE, &["true"])?;
+    let stays = format!("echo {UP}; exec sleep 1000");
+    let stays = ["sh", "-c", &stays];
+    contents.bundle(paths::TRUE, &["true"], &json!({}))?;
+    contents.bundle(paths::STAYS, &stays, &json!({}))?;
     contents.bundle(
-        paths::STAYS,
-        &["sh", "-c", &format!("echo {UP}; exec sleep 1000")],
+        paths::POD,
+        &stays,
+        &json!({
+            "io.kubernetes.cri.container-type": "sandbox",
+            "io.kubernetes.cri.sandbox-id": "{id}",
+        }),
     )?;
 
     let plan = Plan {
@@ -72,6 +88,21 @@ pub fn write(
     contents.file(plan::FILE, &serde_json::to_vec(&plan).expect("representable"))?;
     contents.folder(Path::new("/tmp"))?;
     contents.archive.finish().map_err(BenchError::file(path))
+}
+
+/// A kernel takes several archives behind each other.
+fn with_greeter(initramfs: &Path) -> Result<Vec<u8>, BenchError> {
+    let mut archives = fs::read(initramfs).map_err(BenchError::file(initramfs))?;
+    archives.resize(archives.len().next_multiple_of(4), 0);
+    let folder = tempfile::tempdir().map_err(BenchError::file("a temporary folder"))?;
+    let path = folder.path().join("greeter.cpio");
+    let mut archive = Archive::create(&path).map_err(BenchError::file(&path))?;
+    archive
+        .executable(paths::GREETER.trim_start_matches('/'), &greeter::elf())
+        .map_err(BenchError::file(&path))?;
+    archive.finish().map_err(BenchError::file(&path))?;
+    archives.extend(fs::read(&path).map_err(BenchError::file(&path))?);
+    Ok(archives)
 }
 
 /// The testbed's programs are built together.
@@ -140,11 +171,12 @@ impl Contents<'_> {
         Ok(())
     }
 
-    fn bundle(&mut self, folder: &str, args: &[&str]) -> Result<(), BenchError> {
+    fn bundle(&mut self, folder: &str, args: &[&str], annotations: &Value) -> Result<(), BenchError> {
         let mut config: Value = default_config();
         // The newest that Debian 12's crun knows.
         config["ociVersion"] = json!("1.0.2");
         config["process"]["args"] = json!(args);
+        config["annotations"] = annotations.clone();
         config["root"]["path"] = json!("/bundle/rootfs");
         self.file(&format!("{folder}/config.json"), config.to_string().as_bytes())
     }

@@ -3,9 +3,9 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use super::plan::{Experiment, REPLY, Reply, Sample};
+use super::experiments::Measurement;
+use super::plan::{REPLY, Reply, Sample};
 use super::{Bench, BenchError, archive};
-use crate::testbed::cache;
 use crate::testbed::kernel::Kernel;
 use crate::testbed::process::Process;
 
@@ -14,20 +14,25 @@ const ARGUMENTS: &str = "-nodefaults -no-user-config -accel tcg,thread=single -i
     -rtc base=2026-01-01T00:00:00,clock=vm -smp 1 -cpu max,-erms,-fsrm -m 3072 -nic none -display none \
     -monitor none -serial stdio -no-reboot";
 
-const KERNEL_COMMAND_LINE: &str = "console=ttyS0 panic=-1 quiet loglevel=4 nokaslr";
+/// Nothing but the last words goes to the console: what KVM has to say of a guest, it says not of every one.
+const KERNEL_COMMAND_LINE: &str = "console=ttyS0 panic=-1 quiet loglevel=1 nokaslr";
 
 /// How many lines of the console are kept for an error.
 const KEPT_LINES: usize = 30;
 
 /// Runs the experiments; returns their samples by name.
-pub fn run(bench: &Bench, experiments: &[Experiment]) -> Result<Vec<(String, Sample)>, BenchError> {
-    let kernel = {
-        let _lock = cache::lock()?;
-        Kernel::get()?
-    };
+pub fn run(
+    bench: &Bench,
+    kernel: &Kernel,
+    measurements: &[Measurement],
+) -> Result<Vec<(String, Sample)>, BenchError> {
+    let experiments: Vec<_> = measurements
+        .iter()
+        .map(|measurement| measurement.experiment.clone())
+        .collect();
     let folder = tempfile::tempdir().map_err(BenchError::file("a temporary folder"))?;
     let initramfs = folder.path().join("bench.cpio");
-    archive::write(&initramfs, bench, &kernel, experiments)?;
+    archive::write(&initramfs, bench, kernel, &experiments)?;
 
     let mut command = Command::new("qemu-system-x86_64");
     command

@@ -5,15 +5,28 @@
 //! what it measured. [`l1`] is what runs inside.
 
 mod archive;
+mod check;
 mod emulator;
 mod experiments;
+mod figures;
 mod floor;
+mod greeter;
 pub mod l1;
 pub mod plan;
+mod record;
 mod report;
+mod sizes;
+mod targets;
+mod unit;
 
 use std::io;
 use std::path::PathBuf;
+
+use self::experiments::Measurement;
+use self::figures::Figure;
+use self::record::Record;
+use crate::testbed::cache;
+use crate::testbed::kernel::Kernel;
 
 /// Why there are no figures.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +56,18 @@ pub enum BenchError {
         /// The document.
         path: PathBuf,
     },
+    /// The committed figures are none.
+    #[error("{}: {source}; `make bench` writes it anew", path.display())]
+    Record {
+        /// The document.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// Some figures got worse.
+    #[error("worse than docs/performance.json has it: {}; if that is meant, `make bench` writes the new figures, to be \
+        committed", .0.join(", "))]
+    Worse(Vec<String>),
 }
 
 impl BenchError {
@@ -71,7 +96,14 @@ impl Bench {
     /// # Errors
     /// Anything that is missing or fails.
     pub fn record(&self) -> Result<(), BenchError> {
-        report::write(&self.docs, &self.figures("")?)
+        // One that cannot be read is written anew.
+        let before = Record::committed(&self.docs).ok().flatten();
+        let (kernel, figures) = self.figures(|_| true)?;
+        let record = Record::new(kernel, figures)?;
+        let tables = report::tables(&record.figures, before.as_ref());
+        println!("{tables}");
+        report::write(&self.docs, &tables)?;
+        record.write(&self.docs)
     }
 
     /// Measures what has `only` in its name; returns the tables.
@@ -79,13 +111,40 @@ impl Bench {
     /// # Errors
     /// Anything that is missing or fails.
     pub fn measure(&self, only: &str) -> Result<String, BenchError> {
-        Ok(report::tables(&self.figures(only)?))
+        let before = Record::committed(&self.docs).ok().flatten();
+        let (_, figures) = self.figures(|measurement| measurement.experiment.name.contains(only))?;
+        Ok(report::tables(&figures, before.as_ref()))
     }
 
-    fn figures(&self, only: &str) -> Result<Vec<report::Figure>, BenchError> {
-        let mut experiments = experiments::all();
-        experiments.retain(|experiment| experiment.name.contains(only));
-        let samples = emulator::run(self, &experiments)?;
-        Ok(report::figures(&experiments, &samples))
+    /// Measures the most important figures, and compares them with the committed ones.
+    ///
+    /// # Errors
+    /// One of them is worse; or anything that is missing or fails.
+    pub fn check(&self) -> Result<String, BenchError> {
+        let before = Record::committed(&self.docs)?;
+        let (kernel, figures) = self.figures(|measurement| measurement.is_checked)?;
+        let tables = report::tables(&figures, before.as_ref());
+        match before {
+            Some(before) => check::compare(&Record::new(kernel, figures)?, &before)?,
+            None => {
+                return Ok(format!(
+                    "{tables}\nThere are no committed figures to compare with."
+                ));
+            }
+        }
+        Ok(tables)
+    }
+
+    /// The release of L1's kernel, and the figures of those measurements.
+    fn figures(&self, wanted: impl Fn(&Measurement) -> bool) -> Result<(String, Vec<Figure>), BenchError> {
+        let measurements: Vec<_> = experiments::all().into_iter().filter(wanted).collect();
+        let kernel = {
+            let _lock = cache::lock()?;
+            Kernel::get()?
+        };
+        let samples = emulator::run(self, &kernel, &measurements)?;
+        let mut figures = figures::all(&measurements, &samples);
+        figures.extend(sizes::figures(self)?);
+        Ok((kernel.release, figures))
     }
 }

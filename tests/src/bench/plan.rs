@@ -23,7 +23,7 @@ pub struct Plan {
 pub struct Experiment {
     /// Unique.
     pub name: String,
-    /// What runs before the clock starts, for as long as it is measured.
+    /// What runs from before the first time until after the last.
     pub beside: Option<Running>,
     /// What is started.
     pub start: Start,
@@ -38,8 +38,10 @@ pub struct Experiment {
 pub struct Running {
     /// What is started.
     pub start: Start,
-    /// It runs when it has printed this.
-    pub printed: String,
+    /// When the next one may be.
+    pub until: Until,
+    /// How many.
+    pub count: usize,
 }
 
 /// What is started. The clock starts right before.
@@ -50,6 +52,15 @@ pub enum Start {
     Command {
         /// Program and arguments.
         args: Vec<String>,
+    },
+    /// A task, as containerd has a shim start it: the shim's own start, `Create` and `Start`.
+    Task {
+        /// The shim's program.
+        shim: String,
+        /// The bundle.
+        bundle: String,
+        /// The runtime's configuration file, if the shim is to be told.
+        config: Option<String>,
     },
     /// bulkhead-vmm by itself, without a runtime around it.
     Vmm {
@@ -74,6 +85,10 @@ pub enum Until {
     Printed(String),
     /// The agent in its guest dialled the host.
     AgentDialled,
+    /// The shim has answered that the task runs.
+    TaskRuns,
+    /// It printed `took N`, N being hexadecimal nanoseconds by its own clock. These count.
+    TookPrinted,
 }
 
 /// One measurement.
@@ -81,7 +96,8 @@ pub enum Until {
 pub struct Sample {
     /// From the start until the clock stopped, milliseconds of virtual time.
     pub milliseconds: f64,
-    /// The memory of all that runs at that moment; not for [`Until::Exit`].
+    /// The memory, at that moment, of all that has been started; not of what is [beside](Experiment::beside) it, and not for
+    /// [`Until::Exit`].
     pub memory: Option<Memory>,
 }
 
@@ -94,6 +110,8 @@ pub struct Memory {
     pub anonymous: u64,
     /// The guest's RAM that was touched.
     pub guest: u64,
+    /// The part of `host` that is a shim's.
+    pub shim: u64,
 }
 
 /// A line of L1's.

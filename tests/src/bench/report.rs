@@ -1,80 +1,30 @@
-//! Figures from samples, and the documents that show them.
+//! The documents that show figures.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-use serde::Serialize;
-
 use super::BenchError;
-use super::experiments::{GUEST_MEMORY_MIB, rows};
-use super::plan::{Experiment, Memory, Sample};
+use super::experiments::subjects;
+use super::figures::Figure;
+use super::record::Record;
+use super::targets::{self, Target};
 
 /// The line in performance.md before the figures.
 pub const BEGIN: &str = "<!-- figures: written by `make bench` -->";
 /// The line in performance.md after the figures.
 pub const END: &str = "<!-- end of figures -->";
 
-/// What one experiment came to.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Figure {
-    /// What is measured.
-    row: String,
-    /// Of whom.
-    subject: String,
-    /// Every sample, milliseconds of virtual time, in the order of measuring.
-    milliseconds: Vec<f64>,
-    /// Their median.
-    median: f64,
-    /// The largest less the smallest, in percent of the median.
-    spread_percent: f64,
-    /// The largest of what memory was in use, KiB.
-    memory_kib: Option<Memory>,
-}
+/// Whom bulkhead is compared with, in the order of the columns.
+const PEERS: [&str; 3] = [subjects::RUNC, subjects::CRUN, subjects::QEMU];
 
-/// The figures of all experiments that have samples.
-pub fn figures(experiments: &[Experiment], samples: &[(String, Sample)]) -> Vec<Figure> {
-    let of = |experiment: &Experiment| {
-        let samples: Vec<Sample> = samples
-            .iter()
-            .filter(|(name, _)| *name == experiment.name)
-            .map(|(_, sample)| *sample)
-            .collect();
-        let (row, subject) = experiment.name.split_once('|')?;
-        figure(row, subject, &samples)
-    };
-    experiments.iter().filter_map(of).collect()
-}
-
-fn figure(row: &str, subject: &str, samples: &[Sample]) -> Option<Figure> {
-    let milliseconds: Vec<f64> = samples.iter().map(|sample| sample.milliseconds).collect();
-    let mut sorted = milliseconds.clone();
-    sorted.sort_by(f64::total_cmp);
-    let (first, last) = (sorted.first()?, sorted.last()?);
-    let median = f64::midpoint(sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]);
-    Some(Figure {
-        row: row.into(),
-        subject: subject.into(),
-        spread_percent: (last - first) / median * 100.0,
-        median,
-        milliseconds,
-        memory_kib: samples
-            .iter()
-            .filter_map(|sample| sample.memory)
-            .max_by_key(|memory| memory.host),
-    })
-}
-
-/// Puts the figures into performance.md, between its markers, and into performance.json.
-pub fn write(docs: &Path, figures: &[Figure]) -> Result<(), BenchError> {
+/// Puts the tables into performance.md, between its markers.
+pub fn write(docs: &Path, tables: &str) -> Result<(), BenchError> {
     let path = docs.join("performance.md");
     let text = fs::read_to_string(&path).map_err(BenchError::file(&path))?;
-    let text = replace_figures(&text, &tables(figures))
-        .ok_or_else(|| BenchError::NoMarkers { path: path.clone() })?;
-    fs::write(&path, text).map_err(BenchError::file(&path))?;
-    let path = docs.join("performance.json");
-    let json = serde_json::to_string_pretty(figures).expect("representable") + "\n";
-    fs::write(&path, json).map_err(BenchError::file(&path))
+    let text = replace_figures(&text, tables).ok_or_else(|| BenchError::NoMarkers { path: path.clone() })?;
+    fs::write(&path, text).map_err(BenchError::file(&path))
 }
 
 fn replace_figures(text: &str, tables: &str) -> Option<String> {
@@ -83,76 +33,96 @@ fn replace_figures(text: &str, tables: &str) -> Option<String> {
     Some(format!("{before}{BEGIN}\n\n{tables}\n{END}{after}"))
 }
 
-/// The figures as two tables in Markdown.
-pub fn tables(figures: &[Figure]) -> String {
-    let mut text = "| time | of | median | spread |\n|---|---|--:|--:|\n".to_owned();
+/// The figures as tables in Markdown: a row for each thing measured, a column for each that it was measured of.
+pub fn tables(figures: &[Figure], before: Option<&Record>) -> String {
+    let mut text = "| | bulkhead | spread | change | target | of target | runc | crun | QEMU microvm |\n\
+                    |---|--:|--:|--:|--:|--:|--:|--:|--:|\n"
+        .to_owned();
+    let mut seen = BTreeSet::new();
     for figure in figures {
-        let Figure {
-            row,
-            subject,
-            median,
-            spread_percent,
-            ..
-        } = figure;
-        // Writing to a String does not fail.
-        let _ = writeln!(
-            text,
-            "| {row} | {subject} | {median:.2} ms | {spread_percent:.1} % |"
-        );
-    }
-    let _ = write!(
-        text,
-        "\n| memory, guests of {GUEST_MEMORY_MIB} MiB | of | host, PSS | of it anonymous | guest's RAM touched |\n\
-         |---|---|--:|--:|--:|\n"
-    );
-    for figure in figures {
-        let Some(memory) = figure.memory_kib else { continue };
-        let when = match figure.row.as_str() {
-            rows::FLOOR => "VMM, guest that only prints",
-            rows::READY => "VMM, agent ready",
-            _ => "everything for one running container",
-        };
-        let _ = writeln!(
-            text,
-            "| {when} | {} | {} | {} | {} |",
-            figure.subject,
-            mib(memory.host),
-            mib(memory.anonymous),
-            if memory.guest == 0 {
-                "-".into()
-            } else {
-                mib(memory.guest)
-            },
-        );
+        if seen.insert(&figure.row) {
+            // Writing to a String does not fail.
+            let _ = writeln!(text, "{}", line(&figure.row, figures, before));
+        }
     }
     text
 }
 
-fn mib(kib: u64) -> String {
-    format!("{}.{:02} MiB", kib / 1024, kib % 1024 * 100 / 1024)
+/// All that there is about a row.
+fn line(row: &str, figures: &[Figure], before: Option<&Record>) -> String {
+    let of = |subject: &str| {
+        figures
+            .iter()
+            .find(|figure| figure.row == row && figure.subject == subject)
+    };
+    let ours = of(subjects::BULKHEAD);
+    let value = |figure: Option<&Figure>| {
+        figure.map_or("-".to_owned(), |figure| {
+            format!("{:.2} {}", figure.median, figure.unit)
+        })
+    };
+    let spread = ours
+        .filter(|figure| figure.samples.len() > 1)
+        .map(|figure| format!("{:.1} %", figure.spread_percent()));
+    let change = ours.and_then(|figure| {
+        let before = before?.figure(row, subjects::BULKHEAD)?;
+        Some(format!("{:+.1} %", (figure.median / before.median - 1.0) * 100.0))
+    });
+    let target = ours.and_then(|figure| {
+        let (most, text) = match targets::of(row)? {
+            Target::AtMost(most) => (most, format!("{most} {}", figure.unit)),
+            Target::Times(times, subject) => (times * of(subject)?.median, format!("{times} × {subject}")),
+        };
+        Some((text, format!("{:.2}", figure.median / most)))
+    });
+    let (target, ratio) = target.unzip();
+    let shown = |cell: Option<String>| cell.unwrap_or_else(|| "-".to_owned());
+    let mut cells = vec![
+        // What is no peer's row is the host's own.
+        value(ours.or_else(|| of(subjects::LINUX))),
+        shown(spread),
+        shown(change),
+        shown(target),
+        shown(ratio),
+    ];
+    cells.extend(PEERS.map(|peer| value(of(peer))));
+    format!("| {row} | {} |", cells.join(" | "))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::experiments::rows;
+    use crate::bench::record::EmulatedHost;
+    use crate::bench::unit::Unit;
 
-    fn sample(milliseconds: f64, host: u64) -> Sample {
-        Sample {
-            milliseconds,
-            memory: Some(Memory {
-                host,
-                anonymous: 1,
-                guest: 0,
-            }),
-        }
+    fn figure(row: &str, subject: &str, samples: &[f64]) -> Figure {
+        Figure::new(row, subject, Unit::Milliseconds, samples.to_vec()).unwrap()
     }
 
     #[test]
-    fn median_spread_and_largest_memory() {
-        let figure = figure("row", "x", &[sample(3.0, 10), sample(1.0, 30), sample(2.0, 20)]).unwrap();
-        assert_eq!((figure.median, figure.spread_percent), (2.0, 100.0));
-        assert_eq!(figure.memory_kib.unwrap().host, 30);
-        assert_eq!(super::figure("row", "x", &[]), None);
+    fn a_row_has_peers_target_and_change() {
+        let before = Record {
+            emulated_host: EmulatedHost {
+                kernel: String::new(),
+                emulator: String::new(),
+            },
+            figures: vec![figure(rows::RUN, subjects::BULKHEAD, &[80.0])],
+        };
+        let now = [
+            figure(rows::RUN, subjects::BULKHEAD, &[59.0, 60.0, 62.0]),
+            figure(rows::RUN, subjects::RUNC, &[50.0]),
+            figure("other", subjects::LINUX, &[1.0]),
+        ];
+        let tables = tables(&now, Some(&before));
+        let lines: Vec<&str> = tables.lines().skip(2).collect();
+        assert_eq!(
+            lines,
+            [
+                "| `run` of `true`, exec to exit | 60.00 ms | 5.0 % | -25.0 % | 0.6 × runc | 2.00 | 50.00 ms | - | - |",
+                "| other | 1.00 ms | - | - | - | - | - | - | - |",
+            ]
+        );
     }
 
     #[test]
@@ -161,11 +131,5 @@ mod tests {
         let new = replace_figures(&text, "new").unwrap();
         assert_eq!(new, format!("before\n{BEGIN}\n\nnew\n{END}\nafter\n"));
         assert_eq!(replace_figures("no markers", "new"), None);
-    }
-
-    #[test]
-    fn sizes_are_readable() {
-        assert_eq!(mib(1536), "1.50 MiB");
-        assert_eq!(mib(64), "0.06 MiB");
     }
 }

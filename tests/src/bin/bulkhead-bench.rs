@@ -25,6 +25,9 @@ struct Cli {
     /// Measure only what has this in its name, and write no documents
     #[arg(long)]
     only: Option<String>,
+    /// Measure the most important figures, and fail if one is worse than performance.json has it
+    #[arg(long, conflicts_with = "only")]
+    check: bool,
 }
 
 fn main() -> ExitCode {
@@ -46,6 +49,7 @@ fn run(cli: Cli) -> Result<(), BenchError> {
     };
     match cli.only {
         Some(only) => print!("{}", bench.measure(&only)?),
+        None if cli.check => print!("{}", bench.check()?),
         None => bench.record()?,
     }
     Ok(())

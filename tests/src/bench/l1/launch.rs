@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bulkhead_vmm::config::{KernelConfig, MemoryBacking, VmConfig, VsockConfig};
@@ -15,6 +16,7 @@ use nix::sys::socket::{
     AddressFamily, Backlog, MsgFlags, SockFlag, SockType, VsockAddr, bind, listen, recv, socket, socketpair,
 };
 
+use super::task::Task;
 use crate::bench::plan::{Start, VMM};
 use crate::testbed::process::Process;
 
@@ -29,21 +31,25 @@ const EMPTY: &str = "/run/empty";
 
 /// What was started, and how to hear from it.
 pub struct Launched {
-    /// The process.
-    pub process: Process,
-    /// Its standard output, or its guest's console.
+    /// The process; with a task, there is none any more that was started here.
+    pub process: Option<Process>,
+    /// Its standard output, or its guest's console, or its shim's log.
     output: File,
+    /// What of that has been read and not been waited for.
+    printed: Vec<u8>,
     dial: Dial,
 }
 
 /// What goes on while something else is measured.
 pub struct InBackground {
-    _process: Process,
+    _process: Option<Process>,
     /// It may still print.
     _output: File,
 }
 
 enum Dial {
+    /// Nobody is expected to.
+    None,
     /// The host kernel's vsock.
     Listener(OwnedFd),
     /// bulkhead-vmm's uplink.
@@ -53,7 +59,9 @@ enum Dial {
 impl Launched {
     /// Waits until the agent in the guest dials the host.
     pub fn wait_for_agent(&mut self) -> io::Result<()> {
-        let (Dial::Listener(dial) | Dial::Uplink(dial)) = &self.dial;
+        let (Dial::Listener(dial) | Dial::Uplink(dial)) = &self.dial else {
+            return Err(io::Error::other("a task has no agent of its own"));
+        };
         wait_until_readable(dial).map_err(|error| self.blame(&error))?;
         match &self.dial {
             Dial::Uplink(uplink) if recv(uplink.as_raw_fd(), &mut [0; 4], MsgFlags::empty())? == 0 => {
@@ -73,49 +81,82 @@ impl Launched {
 
     /// Adds to an error what was printed, for a reader who wonders why.
     fn blame(&self, error: &io::Error) -> io::Error {
-        let mut printed = vec![0; 4096];
-        let length = match poll_input(&self.output, Duration::ZERO) {
-            Ok(true) => (&self.output).read(&mut printed).unwrap_or(0),
-            _ => 0,
-        };
-        io::Error::other(format!(
-            "{error}, but: {}",
-            String::from_utf8_lossy(&printed[..length])
-        ))
+        let mut printed = self.printed.clone();
+        let mut buffer = [0; 4096];
+        if let Ok(true) = poll_input(&self.output, Duration::ZERO) {
+            let length = (&self.output).read(&mut buffer).unwrap_or(0);
+            printed.extend_from_slice(&buffer[..length]);
+        }
+        io::Error::other(format!("{error}, but: {}", String::from_utf8_lossy(&printed)))
     }
 
     /// Waits until it has printed `text`.
     pub fn wait_for_text(&mut self, text: &str) -> io::Result<()> {
-        let mut seen = Vec::new();
-        let mut buffer = [0; 4096];
-        while !seen.windows(text.len()).any(|window| window == text.as_bytes()) {
-            wait_until_readable(&self.output)?;
-            let length = self.output.read(&mut buffer)?;
-            if length == 0 {
-                let seen = String::from_utf8_lossy(&seen).into_owned();
-                return Err(io::Error::other(format!("ended before {text:?}, after {seen:?}")));
+        loop {
+            let found = self
+                .printed
+                .windows(text.len())
+                .position(|window| window == text.as_bytes());
+            if let Some(at) = found {
+                self.printed.drain(..at + text.len());
+                return Ok(());
             }
-            seen.extend_from_slice(&buffer[..length]);
+            self.read_more()?;
         }
+    }
+
+    fn read_more(&mut self) -> io::Result<()> {
+        wait_until_readable(&self.output).map_err(|error| self.blame(&error))?;
+        let mut buffer = [0; 4096];
+        let length = self.output.read(&mut buffer)?;
+        if length == 0 {
+            return Err(self.blame(&io::Error::other("it ended too early")));
+        }
+        self.printed.extend_from_slice(&buffer[..length]);
         Ok(())
+    }
+
+    /// Waits until it has said, as [`Until::TookPrinted`](crate::bench::plan::Until::TookPrinted) has it, how long it took.
+    pub fn wait_for_duration(&mut self) -> io::Result<Duration> {
+        self.wait_for_text("took ")?;
+        while !self.printed.contains(&b'\n') {
+            self.read_more()?;
+        }
+        let line: Vec<u8> = self.printed.drain(..).take_while(|byte| *byte != b'\n').collect();
+        u64::from_str_radix(String::from_utf8_lossy(&line).trim(), 16)
+            .map(Duration::from_nanos)
+            .map_err(io::Error::other)
     }
 }
 
 /// What has to be there before the clock starts.
 pub struct Prepared {
-    command: Command,
+    what: What,
     inherited: Vec<OwnedFd>,
     output: File,
     dial: Dial,
 }
 
+enum What {
+    Process(Command),
+    Task(Task),
+}
+
 impl Prepared {
-    /// Gets ready to start it as run number `run`.
-    pub fn new(start: &Start, run: usize) -> io::Result<Self> {
+    /// Gets ready to start it.
+    pub fn new(start: &Start) -> io::Result<Self> {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let run = NUMBER.fetch_add(1, Ordering::Relaxed);
         let (reader, writer) = io::pipe()?;
         let output = File::from(OwnedFd::from(reader));
         let errors = File::options().create(true).append(true).open("/run/stderr")?;
         match start {
+            Start::Task { shim, bundle, config } => Ok(Self {
+                what: What::Task(Task::new(shim, bundle, config.as_deref(), run)?),
+                inherited: Vec::new(),
+                output,
+                dial: Dial::None,
+            }),
             Start::Command { args } => {
                 let mut args = args.iter().map(|arg| arg.replace("{run}", &run.to_string()));
                 let mut command = Command::new(args.next().unwrap_or_default());
@@ -126,7 +167,7 @@ impl Prepared {
                     .stderr(errors);
                 command.env_clear().env("PATH", "/usr/bin:/usr/sbin");
                 Ok(Self {
-                    command,
+                    what: What::Process(command),
                     inherited: Vec::new(),
                     output,
                     dial: Dial::Listener(vsock_listener()?),
@@ -160,7 +201,7 @@ impl Prepared {
                 command.args(["--config-fd", &fd.to_string()]).current_dir(EMPTY);
                 command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
                 Ok(Self {
-                    command,
+                    what: What::Process(command),
                     inherited,
                     output,
                     dial: Dial::Uplink(uplink),
@@ -169,13 +210,20 @@ impl Prepared {
         }
     }
 
-    /// Starts it.
-    pub fn start(mut self) -> io::Result<Launched> {
+    /// Starts it. A task runs when that returns.
+    pub fn start(self) -> io::Result<Launched> {
         let fds: Vec<BorrowedFd<'_>> = self.inherited.iter().map(AsFd::as_fd).collect();
-        let process = Process::spawn(&mut self.command, &fds).map_err(io::Error::other)?;
+        let (process, output) = match self.what {
+            What::Process(mut command) => {
+                let process = Process::spawn(&mut command, &fds).map_err(io::Error::other)?;
+                (Some(process), self.output)
+            }
+            What::Task(task) => (None, task.start()?),
+        };
         Ok(Launched {
             process,
-            output: self.output,
+            output,
+            printed: Vec::new(),
             dial: self.dial,
         })
     }

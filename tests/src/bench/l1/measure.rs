@@ -1,15 +1,17 @@
 //! The stopwatch.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::process::ExitStatus;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::wait;
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::sys::time::TimeSpec;
+use nix::time::{ClockId, ClockNanosleepFlags, clock_gettime, clock_nanosleep};
 use nix::unistd::Pid;
 
 use super::launch::{InBackground, LIMIT, Launched, Prepared};
@@ -18,81 +20,128 @@ use crate::bench::plan::{Experiment, Reply, Running, Sample, Until};
 
 /// Measures an experiment as often as it wants, after one run that is not counted, and replies as it goes.
 pub fn all_runs(experiment: &Experiment, reply: &dyn Fn(&Reply)) {
-    for run in 0..=experiment.runs {
-        match one_run(experiment, run) {
-            Ok(sample) if run > 0 => reply(&Reply::Sample(experiment.name.clone(), sample)),
-            Ok(_) => {}
-            Err(error) => {
-                let errors = fs::read_to_string("/run/stderr").unwrap_or_default();
-                reply(&Reply::Failed(
-                    experiment.name.clone(),
-                    format!("{error}\n{errors}"),
-                ));
-                clear();
-                return;
-            }
-        }
-        clear();
+    let nobody = memory::processes();
+    if let Err(error) = try_all_runs(experiment, reply) {
+        let errors = fs::read_to_string("/run/stderr").unwrap_or_default();
+        reply(&Reply::Failed(
+            experiment.name.clone(),
+            format!("{error}\n{errors}"),
+        ));
     }
+    clear(&nobody);
 }
 
-fn one_run(experiment: &Experiment, run: usize) -> io::Result<Sample> {
-    let beside = experiment.beside.as_ref().map(|running| run_beside(running, run));
-    let _beside = beside.transpose()?;
-    let prepared = Prepared::new(&experiment.start, run)?;
+fn try_all_runs(experiment: &Experiment, reply: &dyn Fn(&Reply)) -> io::Result<()> {
+    let mut beside = Vec::new();
+    if let Some(running) = &experiment.beside {
+        for _ in 0..running.count {
+            beside.push(run_beside(running)?);
+        }
+    }
+    let others = memory::processes();
+    for run in 0..=experiment.runs {
+        let sample = one_run(experiment, &others)?;
+        if run > 0 {
+            reply(&Reply::Sample(experiment.name.clone(), sample));
+        }
+        clear(&others);
+    }
+    Ok(())
+}
+
+fn one_run(experiment: &Experiment, others: &BTreeSet<u32>) -> io::Result<Sample> {
+    let prepared = Prepared::new(&experiment.start)?;
+    settle()?;
     let start = Instant::now();
     let mut launched = prepared.start()?;
-    match &experiment.until {
+    let took = wait(&mut launched, &experiment.until)?;
+    let milliseconds = took.unwrap_or_else(|| start.elapsed()).as_secs_f64() * 1e3;
+    let memory = (experiment.until != Until::Exit).then(|| memory::of_processes_since(others));
+    Ok(Sample { milliseconds, memory })
+}
+
+/// Lets the kernel do what the run before has left to it, and has every run begin at the same point between two ticks of
+/// its timer.
+fn settle() -> io::Result<()> {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
+    let then = TimeSpec::new(now.tv_sec() + 2, 0);
+    clock_nanosleep(ClockId::CLOCK_MONOTONIC, ClockNanosleepFlags::TIMER_ABSTIME, &then)?;
+    Ok(())
+}
+
+/// Waits for what is to be waited for; answers how long that took if it has said so itself.
+fn wait(launched: &mut Launched, until: &Until) -> io::Result<Option<Duration>> {
+    match until {
         Until::Exit => {
-            let status = wait_with_limit(&mut launched)?;
-            let milliseconds = start.elapsed().as_secs_f64() * 1e3;
+            let status = wait_with_limit(launched)?;
             if !status.success() {
                 return Err(io::Error::other(status.to_string()));
             }
-            return Ok(Sample {
-                milliseconds,
-                memory: None,
-            });
         }
         Until::Printed(text) => launched.wait_for_text(text)?,
         Until::AgentDialled => launched.wait_for_agent()?,
+        // It does when it has been started.
+        Until::TaskRuns => {}
+        Until::TookPrinted => return launched.wait_for_duration().map(Some),
     }
-    let milliseconds = start.elapsed().as_secs_f64() * 1e3;
-    Ok(Sample {
-        milliseconds,
-        memory: Some(memory::of_all_processes()),
-    })
+    Ok(None)
 }
 
 /// Starts what is to run beside what is measured. It goes on until everything is killed.
-fn run_beside(running: &Running, run: usize) -> io::Result<InBackground> {
-    let mut launched = Prepared::new(&running.start, run)?.start()?;
-    launched.wait_for_text(&running.printed)?;
+fn run_beside(running: &Running) -> io::Result<InBackground> {
+    let mut launched = Prepared::new(&running.start)?.start()?;
+    wait(&mut launched, &running.until)?;
     Ok(launched.into_background())
 }
 
 /// Waits for the process's end; everything is killed when that takes too long.
 fn wait_with_limit(launched: &mut Launched) -> io::Result<ExitStatus> {
+    let Some(process) = &mut launched.process else {
+        return Err(io::Error::other("a task has no process here to wait for"));
+    };
     thread::scope(|scope| {
         let (ended, watch) = channel::<()>();
         scope.spawn(move || {
             if watch.recv_timeout(LIMIT) == Err(RecvTimeoutError::Timeout) {
-                kill_all();
+                // ESRCH: there is nobody.
+                let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
             }
         });
-        let status = launched.process.wait();
+        let status = process.wait();
         drop(ended);
         status
     })
 }
 
-/// Kills and reaps everybody but pid 1, which is us.
-fn clear() {
-    kill_all();
-    while wait() != Err(Errno::ECHILD) {}
+/// Kills everybody but `others`, and returns when they have gone.
+fn clear(others: &BTreeSet<u32>) {
+    loop {
+        let left: Vec<u32> = memory::processes()
+            .difference(others)
+            .copied()
+            .filter(|pid| !is_of_the_kernel(*pid))
+            .collect();
+        if left.is_empty() {
+            return;
+        }
+        for pid in left {
+            let pid = Pid::from_raw(pid.cast_signed());
+            // It may have ended by itself, and be somebody else's child.
+            let _ = kill(pid, Signal::SIGKILL);
+            let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG));
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
-fn kill_all() {
-    // ESRCH: there is nobody.
-    let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
+/// Threads of the kernel are children of kthreadd.
+fn is_of_the_kernel(pid: u32) -> bool {
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return true;
+    };
+    // proc_pid_stat(5): the name in parentheses, the state, the parent.
+    let parent = stat
+        .rsplit_once(')')
+        .and_then(|(_, rest)| rest.split_whitespace().nth(1));
+    parent == Some("2")
 }

@@ -1,5 +1,6 @@
 //! The memory of everything that was started.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use crate::bench::plan::Memory;
@@ -7,22 +8,40 @@ use crate::bench::plan::Memory;
 /// A writable mapping from this size on, KiB, is a guest's RAM: nothing else here has such.
 const GUEST_RAM: u64 = 64 << 10;
 
-/// Adds up all processes but pid 1.
-pub fn of_all_processes() -> Memory {
+/// How the names of shims begin, as far as the kernel keeps them.
+const SHIM: &str = "containerd-shim";
+
+/// The ids of all processes.
+pub fn processes() -> BTreeSet<u32> {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| *pid != 1)
-        .filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/smaps")).ok())
-        .map(|smaps| of_process(&smaps))
+    processes
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
+}
+
+/// Adds up all processes but those of `before`.
+pub fn of_processes_since(before: &BTreeSet<u32>) -> Memory {
+    processes()
+        .difference(before)
+        .filter_map(|pid| of_process(*pid))
         .fold(Memory::default(), |sum, process| Memory {
             host: sum.host + process.host,
             anonymous: sum.anonymous + process.anonymous,
             guest: sum.guest + process.guest,
+            shim: sum.shim + process.shim,
         })
 }
 
+/// None of one that has ended.
+fn of_process(pid: u32) -> Option<Memory> {
+    let memory = of_mappings(&fs::read_to_string(format!("/proc/{pid}/smaps")).ok()?);
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    let shim = if name.starts_with(SHIM) { memory.host } else { 0 };
+    Some(Memory { shim, ..memory })
+}
+
 /// Reads /proc/PID/smaps (proc_pid_smaps(5)).
-fn of_process(smaps: &str) -> Memory {
+fn of_mappings(smaps: &str) -> Memory {
     let mut memory = Memory::default();
     let mut writable = false;
     let mut guest_ram = false;
@@ -67,11 +86,12 @@ Anonymous:             0 kB
 VmFlags: rd wr sh
 ";
         assert_eq!(
-            of_process(smaps),
+            of_mappings(smaps),
             Memory {
                 host: 340,
                 anonymous: 40,
-                guest: 20000
+                guest: 20000,
+                shim: 0
             }
         );
     }

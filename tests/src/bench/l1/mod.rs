@@ -4,5 +4,6 @@ mod boot;
 mod launch;
 mod measure;
 mod memory;
+mod task;
 
 pub use boot::run;

@@ -1,0 +1,163 @@
+//! What is measured.
+//!
+//! - `start`: how long it takes until something runs, and the memory that takes
+//! - `commands`: what is started
+
+mod commands;
+mod start;
+
+use super::plan::{Experiment, Running, Start, Until};
+use super::unit::Unit;
+
+/// Memory of every guest, MiB.
+pub const GUEST_MEMORY_MIB: u32 = 128;
+
+/// Where the archive has things.
+pub mod paths {
+    /// The guest that only prints.
+    pub const FLOOR: &str = "/guest/floor";
+    /// The guest that exits to the VMM and prints how long that took.
+    pub const EXITS: &str = "/guest/exits";
+    /// The guest's kernel.
+    pub const KERNEL: &str = "/guest/vmlinux";
+    /// The guest's initramfs.
+    pub const INITRAMFS: &str = "/guest/initramfs.cpio";
+    /// The same with a program that prints, [`GREETER`].
+    pub const INITRAMFS_WITH_GREETER: &str = "/guest/initramfs-with-greeter.cpio";
+    /// That program's name in the guest.
+    pub const GREETER: &str = "/greeter";
+    /// bulkhead's configuration.
+    pub const CONFIG: &str = "/guest/config.toml";
+    /// A bundle that runs `true`.
+    pub const TRUE: &str = "/bundle/true";
+    /// A bundle that says `up` and stays.
+    pub const STAYS: &str = "/bundle/stays";
+    /// The same for the sandbox of a pod.
+    pub const POD: &str = "/bundle/pod";
+    /// bulkhead's shim.
+    pub const SHIM: &str = "/usr/bin/containerd-shim-bulkhead-v2";
+    /// runc's.
+    pub const RUNC_SHIM: &str = "/usr/bin/containerd-shim-runc-v2";
+}
+
+/// What a bundle that stays prints.
+pub const UP: &str = "container is up";
+
+/// Who is measured.
+pub mod subjects {
+    /// The product.
+    pub const BULKHEAD: &str = "bulkhead";
+    /// runc, and its shim.
+    pub const RUNC: &str = "runc";
+    /// crun.
+    pub const CRUN: &str = "crun";
+    /// QEMU as a VMM.
+    pub const QEMU: &str = "QEMU microvm";
+    /// The host without any of them.
+    pub const LINUX: &str = "Linux";
+}
+
+/// What a row of the report is about.
+pub mod rows {
+    /// What starting any process takes.
+    pub const PROCESS: &str = "fork and exec of a static `true`";
+    /// From the VMM's start until a guest that only prints has printed.
+    pub const FLOOR: &str = "VMM floor";
+    /// One exit to user space.
+    pub const EXIT: &str = "one exit to user space";
+    /// From the VMM's start until the first program of the guest has printed.
+    pub const INIT: &str = "process start to init running";
+    /// From the VMM's start until the agent is ready.
+    pub const READY: &str = "process start to agent ready";
+    /// A whole container.
+    pub const RUN: &str = "`run` of `true`, exec to exit";
+    /// Until a container's first output.
+    pub const OUTPUT: &str = "`run`, exec to the container's first output";
+    /// A further program in a container that runs.
+    pub const EXEC: &str = "`exec` of `true` in a running container, exec to exit";
+    /// A task of containerd's.
+    pub const TASK: &str = "containerd's Task.Create and Task.Start";
+    /// The tenth pod of ten.
+    pub const POD: &str = "an idle pod by containerd's shim, the 10th of 10";
+}
+
+/// Something to measure, and what its figures are called.
+#[derive(Debug, Clone)]
+pub struct Measurement {
+    /// How it is measured.
+    pub experiment: Experiment,
+    /// What the time is shown in.
+    pub unit: Unit,
+    /// Of how many of what is shown it is the time.
+    pub count: u32,
+    /// What the memory at that moment is of; None if it is not shown.
+    pub memory: Option<&'static str>,
+    /// Whether it is among those that `--check` measures.
+    pub is_checked: bool,
+}
+
+/// Everything, in order.
+pub fn all() -> Vec<Measurement> {
+    start::all()
+}
+
+impl Measurement {
+    /// By default measured five times, and shown in milliseconds.
+    fn new(row: &str, subject: &str, start: Start, until: Until) -> Self {
+        let experiment = Experiment {
+            name: format!("{row}|{subject}"),
+            beside: None,
+            start,
+            until,
+            runs: 5,
+        };
+        Self {
+            experiment,
+            unit: Unit::Milliseconds,
+            count: 1,
+            memory: None,
+            is_checked: false,
+        }
+    }
+
+    fn beside(mut self, running: Running) -> Self {
+        self.experiment.beside = Some(running);
+        self
+    }
+
+    fn runs(mut self, runs: usize) -> Self {
+        self.experiment.runs = runs;
+        self
+    }
+
+    fn memory(mut self, of: &'static str) -> Self {
+        self.memory = Some(of);
+        self
+    }
+
+    /// What takes the time is done so many times; one of them is shown, in microseconds.
+    fn each_of(mut self, count: u32) -> Self {
+        self.count = count;
+        self.unit = Unit::Microseconds;
+        self
+    }
+
+    fn checked(mut self) -> Self {
+        self.is_checked = self.subject() == subjects::BULKHEAD;
+        self
+    }
+
+    /// What is measured.
+    pub fn row(&self) -> &str {
+        self.split().0
+    }
+
+    /// Of whom.
+    pub fn subject(&self) -> &str {
+        self.split().1
+    }
+
+    fn split(&self) -> (&str, &str) {
+        self.experiment.name.split_once('|').expect("row|subject")
+    }
+}
