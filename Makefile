@@ -32,8 +32,8 @@ run: product testbed ## Build everything and run a container in its own microVM 
 	@echo '== A container in its own microVM'
 	@$(testbed) exec --here-if-possible -- $(target)/debug/bulkhead-demo
 
-test: packages := $(caller_packages)
-test: product testbed ## Check format and lints, run unit and integration tests (45 minutes at first, then 30)
+test: packages := $(caller_packages) $(bench_packages)
+test: product testbed ## Check format and lints, run unit and integration tests, compare figures (45 minutes at first, then 30)
 	@echo '== Format and lints'
 	@cargo fmt --all --check
 	@cargo clippy --quiet --workspace --all-targets -- --deny warnings
@@ -43,6 +43,8 @@ test: product testbed ## Check format and lints, run unit and integration tests 
 	@cargo test --quiet --workspace --doc
 	@echo '== Integration tests, each in a real microVM'
 	@$(testbed) run
+	@echo '== Figures, beside those of docs/performance.json (1 minute)'
+	@$(target)/debug/bulkhead-bench --check
 
 conformance: packages := $(bench_packages)
 conformance: suite product testbed ## Run the runtime-spec's validation suite, built in SUITE; writes docs/conformance.md (30 minutes)
@@ -52,8 +54,8 @@ conformance: suite product testbed ## Run the runtime-spec's validation suite, b
 suite:
 	@test -n '$(SUITE)' || { echo 'make conformance SUITE=FOLDER: docs/conformance.md says how that is built' >&2; exit 2; }
 
-bench: packages := $(bench_packages)
-bench: product testbed ## Measure start-up and memory beside QEMU, runc and crun; writes docs/performance.md (5 minutes)
+bench: packages := $(bench_packages) containerd
+bench: product testbed ## Measure time and memory beside QEMU, runc and crun; writes docs/performance.md (5 minutes)
 	@$(target)/debug/bulkhead-bench
 
 install: product ## Install to $(DESTDIR)$(PREFIX), by default /usr

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 use super::experiments::Measurement;
-use super::plan::{REPLY, Reply, Sample};
+use super::plan::{Line, REPLY, Reply, Sample};
 use super::{Bench, BenchError, archive};
 use crate::testbed::kernel::Kernel;
 use crate::testbed::process::Process;
@@ -20,12 +20,17 @@ const KERNEL_COMMAND_LINE: &str = "console=ttyS0 panic=-1 quiet loglevel=1 nokas
 /// How many lines of the console are kept for an error.
 const KEPT_LINES: usize = 30;
 
-/// Runs the experiments; returns their samples by name.
-pub fn run(
-    bench: &Bench,
-    kernel: &Kernel,
-    measurements: &[Measurement],
-) -> Result<Vec<(String, Sample)>, BenchError> {
+/// What came of the experiments, by their names.
+#[derive(Default)]
+pub struct Results {
+    /// Every measurement.
+    pub samples: Vec<(String, Sample)>,
+    /// The logs that were wanted.
+    pub logs: Vec<(String, Vec<Line>)>,
+}
+
+/// Runs the experiments.
+pub fn run(bench: &Bench, kernel: &Kernel, measurements: &[Measurement]) -> Result<Results, BenchError> {
     let experiments: Vec<_> = measurements
         .iter()
         .map(|measurement| measurement.experiment.clone())
@@ -48,7 +53,7 @@ pub fn run(
     let console = qemu.take_stdout().expect("piped");
 
     let expected: usize = experiments.iter().map(|experiment| experiment.runs).sum();
-    let mut samples = Vec::new();
+    let mut results = Results::default();
     let mut tail = Vec::new();
     let failed = |what: String, tail: &[String]| BenchError::L1 {
         what,
@@ -63,13 +68,14 @@ pub fn run(
             Some(Reply::Sample(name, sample)) => {
                 println!(
                     "[{}/{expected}] {name}: {:.2} ms",
-                    samples.len() + 1,
+                    results.samples.len() + 1,
                     sample.milliseconds
                 );
-                samples.push((name, sample));
+                results.samples.push((name, sample));
             }
+            Some(Reply::Log(name, lines)) => results.logs.push((name, lines)),
             Some(Reply::Failed(name, why)) => return Err(failed(format!("{name}: {why}"), &tail)),
-            Some(Reply::Done) => return Ok(samples),
+            Some(Reply::Done) => return Ok(results),
             None => {
                 tail.push(line);
                 tail.drain(..tail.len().saturating_sub(KEPT_LINES));

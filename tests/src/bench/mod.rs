@@ -12,19 +12,23 @@ mod figures;
 mod floor;
 mod greeter;
 pub mod l1;
+mod picture;
 pub mod plan;
 mod record;
 mod report;
 mod sizes;
 mod targets;
+mod timeline;
 mod unit;
 
 use std::io;
 use std::path::PathBuf;
 
+use self::emulator::Results;
 use self::experiments::Measurement;
 use self::figures::Figure;
 use self::record::Record;
+use self::timeline::Timeline;
 use crate::testbed::cache;
 use crate::testbed::kernel::Kernel;
 
@@ -91,18 +95,26 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// Measures everything, and writes performance.md and performance.json.
+    /// Measures everything, and writes performance.md, performance.json and start.svg.
     ///
     /// # Errors
     /// Anything that is missing or fails.
     pub fn record(&self) -> Result<(), BenchError> {
         // One that cannot be read is written anew.
         let before = Record::committed(&self.docs).ok().flatten();
-        let (kernel, figures) = self.figures(|_| true)?;
+        let Measured {
+            kernel,
+            figures,
+            results,
+        } = self.figures(|_| true)?;
+        let timeline = Timeline::new(&results, &figures);
         let record = Record::new(kernel, figures)?;
         let tables = report::tables(&record.figures, before.as_ref());
         println!("{tables}");
         report::write(&self.docs, &tables)?;
+        if let Some(timeline) = timeline {
+            picture::write(&self.docs, &timeline)?;
+        }
         record.write(&self.docs)
     }
 
@@ -112,7 +124,8 @@ impl Bench {
     /// Anything that is missing or fails.
     pub fn measure(&self, only: &str) -> Result<String, BenchError> {
         let before = Record::committed(&self.docs).ok().flatten();
-        let (_, figures) = self.figures(|measurement| measurement.experiment.name.contains(only))?;
+        let Measured { figures, .. } =
+            self.figures(|measurement| measurement.experiment.name.contains(only))?;
         Ok(report::tables(&figures, before.as_ref()))
     }
 
@@ -122,7 +135,7 @@ impl Bench {
     /// One of them is worse; or anything that is missing or fails.
     pub fn check(&self) -> Result<String, BenchError> {
         let before = Record::committed(&self.docs)?;
-        let (kernel, figures) = self.figures(|measurement| measurement.is_checked)?;
+        let Measured { kernel, figures, .. } = self.figures(|measurement| measurement.is_checked)?;
         let tables = report::tables(&figures, before.as_ref());
         match before {
             Some(before) => check::compare(&Record::new(kernel, figures)?, &before)?,
@@ -135,16 +148,27 @@ impl Bench {
         Ok(tables)
     }
 
-    /// The release of L1's kernel, and the figures of those measurements.
-    fn figures(&self, wanted: impl Fn(&Measurement) -> bool) -> Result<(String, Vec<Figure>), BenchError> {
+    fn figures(&self, wanted: impl Fn(&Measurement) -> bool) -> Result<Measured, BenchError> {
         let measurements: Vec<_> = experiments::all().into_iter().filter(wanted).collect();
         let kernel = {
             let _lock = cache::lock()?;
             Kernel::get()?
         };
-        let samples = emulator::run(self, &kernel, &measurements)?;
-        let mut figures = figures::all(&measurements, &samples);
+        let results = emulator::run(self, &kernel, &measurements)?;
+        let mut figures = figures::all(&measurements, &results.samples);
         figures.extend(sizes::figures(self)?);
-        Ok((kernel.release, figures))
+        Ok(Measured {
+            kernel: kernel.release,
+            figures,
+            results,
+        })
     }
+}
+
+/// What there is after measuring.
+struct Measured {
+    /// The release of L1's kernel.
+    kernel: String,
+    figures: Vec<Figure>,
+    results: Results,
 }

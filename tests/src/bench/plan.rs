@@ -31,6 +31,9 @@ pub struct Experiment {
     pub until: Until,
     /// How often it is measured, after one time that is not.
     pub runs: usize,
+    /// The file to which what is started logs in JSON, if the lines of the last time are wanted.
+    #[serde(default)]
+    pub log: Option<String>,
 }
 
 /// What runs beside what is measured.
@@ -101,6 +104,17 @@ pub struct Sample {
     pub memory: Option<Memory>,
 }
 
+/// A line of a log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Line {
+    /// When it was written, in milliseconds since the start.
+    pub milliseconds: f64,
+    /// What it says.
+    pub message: String,
+    /// The stage that it says to be done, and the milliseconds which that took.
+    pub stage: Option<(String, f64)>,
+}
+
 /// Memory of processes, KiB. What is mapped by several counts in parts (PSS).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
@@ -120,6 +134,8 @@ pub struct Memory {
 pub enum Reply {
     /// A measurement of the experiment of this name.
     Sample(String, Sample),
+    /// The log of the last run of the experiment of this name.
+    Log(String, Vec<Line>),
     /// The experiment of this name did not work: why.
     Failed(String, String),
     /// Everything was measured.

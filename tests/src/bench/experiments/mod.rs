@@ -34,6 +34,8 @@ pub mod paths {
     pub const STAYS: &str = "/bundle/stays";
     /// The same for the sandbox of a pod.
     pub const POD: &str = "/bundle/pod";
+    /// Where bulkhead logs, when it does.
+    pub const LOG: &str = "/run/bulkhead.log";
     /// bulkhead's shim.
     pub const SHIM: &str = "/usr/bin/containerd-shim-bulkhead-v2";
     /// runc's.
@@ -71,6 +73,8 @@ pub mod rows {
     pub const READY: &str = "process start to agent ready";
     /// A whole container.
     pub const RUN: &str = "`run` of `true`, exec to exit";
+    /// The same with a log, which makes it longer.
+    pub const LOGGED: &str = "`run` of `true`, with a log";
     /// Until a container's first output.
     pub const OUTPUT: &str = "`run`, exec to the container's first output";
     /// A further program in a container that runs.
@@ -110,6 +114,7 @@ impl Measurement {
             start,
             until,
             runs: 5,
+            log: None,
         };
         Self {
             experiment,
@@ -122,6 +127,11 @@ impl Measurement {
 
     fn beside(mut self, running: Running) -> Self {
         self.experiment.beside = Some(running);
+        self
+    }
+
+    fn log(mut self, path: &str) -> Self {
+        self.experiment.log = Some(path.to_owned());
         self
     }
 

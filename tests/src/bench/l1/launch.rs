@@ -139,7 +139,7 @@ pub struct Prepared {
 
 enum What {
     Process(Command),
-    Task(Task),
+    Task(Box<Task>),
 }
 
 impl Prepared {
@@ -152,7 +152,7 @@ impl Prepared {
         let errors = File::options().create(true).append(true).open("/run/stderr")?;
         match start {
             Start::Task { shim, bundle, config } => Ok(Self {
-                what: What::Task(Task::new(shim, bundle, config.as_deref(), run)?),
+                what: What::Task(Box::new(Task::new(shim, bundle, config.as_deref(), run)?)),
                 inherited: Vec::new(),
                 output,
                 dial: Dial::None,

@@ -1,22 +1,22 @@
 //! The stopwatch.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::process::ExitStatus;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::sys::time::TimeSpec;
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::time::{ClockId, ClockNanosleepFlags, clock_gettime, clock_nanosleep};
 use nix::unistd::Pid;
 
 use super::launch::{InBackground, LIMIT, Launched, Prepared};
-use super::memory;
-use crate::bench::plan::{Experiment, Reply, Running, Sample, Until};
+use super::{log, memory};
+use crate::bench::plan::{Experiment, Line, Reply, Running, Sample, Until};
 
 /// Measures an experiment as often as it wants, after one run that is not counted, and replies as it goes.
 pub fn all_runs(experiment: &Experiment, reply: &dyn Fn(&Reply)) {
@@ -40,24 +40,34 @@ fn try_all_runs(experiment: &Experiment, reply: &dyn Fn(&Reply)) -> io::Result<(
     }
     let others = memory::processes();
     for run in 0..=experiment.runs {
-        let sample = one_run(experiment, &others)?;
+        let (sample, lines) = one_run(experiment, &others)?;
         if run > 0 {
             reply(&Reply::Sample(experiment.name.clone(), sample));
+        }
+        if run == experiment.runs && experiment.log.is_some() {
+            reply(&Reply::Log(experiment.name.clone(), lines));
         }
         clear(&others);
     }
     Ok(())
 }
 
-fn one_run(experiment: &Experiment, others: &BTreeSet<u32>) -> io::Result<Sample> {
+fn one_run(experiment: &Experiment, others: &BTreeSet<u32>) -> io::Result<(Sample, Vec<Line>)> {
     let prepared = Prepared::new(&experiment.start)?;
+    if let Some(path) = &experiment.log {
+        File::create(path)?;
+    }
     settle()?;
-    let start = Instant::now();
+    let (start, time) = (Instant::now(), SystemTime::now());
     let mut launched = prepared.start()?;
     let took = wait(&mut launched, &experiment.until)?;
     let milliseconds = took.unwrap_or_else(|| start.elapsed()).as_secs_f64() * 1e3;
     let memory = (experiment.until != Until::Exit).then(|| memory::of_processes_since(others));
-    Ok(Sample { milliseconds, memory })
+    let lines = match &experiment.log {
+        Some(path) => log::read(path, time)?,
+        None => Vec::new(),
+    };
+    Ok((Sample { milliseconds, memory }, lines))
 }
 
 /// Lets the kernel do what the run before has left to it, and has every run begin at the same point between two ticks of
@@ -65,7 +75,11 @@ fn one_run(experiment: &Experiment, others: &BTreeSet<u32>) -> io::Result<Sample
 fn settle() -> io::Result<()> {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
     let then = TimeSpec::new(now.tv_sec() + 2, 0);
-    clock_nanosleep(ClockId::CLOCK_MONOTONIC, ClockNanosleepFlags::TIMER_ABSTIME, &then)?;
+    clock_nanosleep(
+        ClockId::CLOCK_MONOTONIC,
+        ClockNanosleepFlags::TIMER_ABSTIME,
+        &then,
+    )?;
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 mod boot;
 mod launch;
+mod log;
 mod measure;
 mod memory;
 mod task;

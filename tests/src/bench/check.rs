@@ -1,0 +1,94 @@
+//! Whether figures have got worse.
+
+use super::BenchError;
+use super::experiments::subjects;
+use super::record::Record;
+
+/// How much more a figure may be than the committed one, in percent. The same binaries differ by less.
+const TOLERANCE_PERCENT: f64 = 3.0;
+
+/// Compares bulkhead's figures with those of before. On another emulated host nothing can be said, and nothing is.
+pub fn compare(now: &Record, before: &Record) -> Result<(), BenchError> {
+    if now.emulated_host != before.emulated_host {
+        println!(
+            "The committed figures are of another emulated host, {:?} and not {:?}, and cannot be compared with. `make \
+             bench` writes new ones.",
+            before.emulated_host, now.emulated_host
+        );
+        return Ok(());
+    }
+    let worse = worse(now, before);
+    if worse.is_empty() {
+        return Ok(());
+    }
+    Err(BenchError::Worse(worse))
+}
+
+fn worse(now: &Record, before: &Record) -> Vec<String> {
+    let ours = now
+        .figures
+        .iter()
+        .filter(|figure| figure.subject == subjects::BULKHEAD);
+    let mut worse = Vec::new();
+    for figure in ours {
+        let Some(before) = before.figure(&figure.row, &figure.subject) else {
+            continue;
+        };
+        let percent = (figure.least() / before.least() - 1.0) * 100.0;
+        if percent > TOLERANCE_PERCENT {
+            worse.push(format!(
+                "{}: {:.2} {} instead of {:.2} ({percent:+.1} %)",
+                figure.row,
+                figure.least(),
+                figure.unit,
+                before.least(),
+            ));
+        }
+    }
+    worse
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::figures::Figure;
+    use crate::bench::record::EmulatedHost;
+    use crate::bench::unit::Unit;
+
+    fn record(kernel: &str, samples: &[f64]) -> Record {
+        let figures = [subjects::BULKHEAD, subjects::RUNC]
+            .iter()
+            .filter_map(|subject| Figure::new("row", subject, Unit::Milliseconds, samples.to_vec()))
+            .collect();
+        Record {
+            emulated_host: EmulatedHost {
+                kernel: kernel.into(),
+                emulator: "QEMU".into(),
+            },
+            figures,
+        }
+    }
+
+    #[test]
+    fn only_our_own_figures_that_are_worse_by_more_than_noise_fail() {
+        let before = record("6.12", &[10.0, 20.0]);
+        for fine in [[10.2, 90.0], [1.0, 2.0]] {
+            compare(&record("6.12", &fine), &before).unwrap();
+        }
+        let error = compare(&record("6.12", &[10.4, 10.5]), &before).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "worse than docs/performance.json has it: row: 10.40 ms instead of 10.00 (+4.0 %); if that is meant, `make \
+             bench` writes the new figures, to be committed"
+        );
+    }
+
+    #[test]
+    fn what_was_not_measured_before_or_on_another_host_does_not_fail() {
+        let before = record("6.12", &[10.0]);
+        compare(&record("6.13", &[20.0]), &before).unwrap();
+        let mut other = record("6.12", &[20.0]);
+        other.figures[0].row = "new".into();
+        compare(&other, &before).unwrap();
+    }
+}

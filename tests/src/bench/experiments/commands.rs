@@ -1,0 +1,85 @@
+//! What is started.
+
+use super::paths;
+use crate::bench::experiments::GUEST_MEMORY_MIB;
+use crate::bench::plan::Start;
+
+/// The guest's command line, the devices apart, which each VMM adds.
+const COMMAND_LINE: &str = "console=ttyS0 quiet loglevel=4 panic=-1 reboot=t noreplace-smp swiotlb=noforce \
+     initcall_blacklist=slab_late_init dummy.numdummies=0";
+
+/// A guest: its kernel, its initramfs, and what its kernel is told beside what every one is told.
+#[derive(Debug, Clone, Copy)]
+pub struct Guest {
+    kernel: &'static str,
+    initramfs: Option<&'static str>,
+    parameters: &'static str,
+}
+
+impl Guest {
+    /// A kernel alone.
+    pub const fn bare(kernel: &'static str) -> Self {
+        Self {
+            kernel,
+            initramfs: None,
+            parameters: "",
+        }
+    }
+
+    /// The product's.
+    pub const PRODUCT: Self = Self {
+        kernel: paths::KERNEL,
+        initramfs: Some(paths::INITRAMFS),
+        parameters: "",
+    };
+
+    /// The product's with another first program, which prints.
+    pub const GREETER: Self = Self {
+        kernel: paths::KERNEL,
+        initramfs: Some(paths::INITRAMFS_WITH_GREETER),
+        parameters: " rdinit=/greeter",
+    };
+
+    fn command_line(&self) -> String {
+        format!("{COMMAND_LINE}{}", self.parameters)
+    }
+
+    /// In bulkhead's VMM.
+    pub fn in_vmm(&self) -> Start {
+        Start::Vmm {
+            kernel: self.kernel.into(),
+            initramfs: self.initramfs.map(str::to_owned),
+            command_line: self.command_line(),
+            memory_mib: GUEST_MEMORY_MIB,
+        }
+    }
+
+    /// In QEMU's smallest machine, without what it can do without, and with the devices that bulkhead's VMM has.
+    pub fn in_qemu(&self) -> Start {
+        let memory = GUEST_MEMORY_MIB.to_string();
+        let command_line = self.command_line();
+        let mut args = vec!["qemu-system-x86_64", "-nodefaults", "-no-user-config"];
+        args.extend(["-display", "none", "-no-reboot"]);
+        args.extend([
+            "-M",
+            "microvm,accel=kvm,acpi=off,x-option-roms=off,rtc=off,isa-serial=on",
+            "-cpu",
+            "host",
+        ]);
+        args.extend(["-smp", "1", "-m", &memory, "-serial", "stdio"]);
+        args.extend(["-device", "vhost-vsock-device,guest-cid=3"]);
+        args.extend(["-device", "virtio-rng-device"]);
+        args.extend(["-kernel", self.kernel, "-append", &command_line]);
+        if let Some(initramfs) = self.initramfs {
+            args.extend(["-initrd", initramfs]);
+        }
+        command(&args)
+    }
+}
+
+/// A command.
+pub fn command(args: &[&str]) -> Start {
+    Start::Command {
+        args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+    }
+}
