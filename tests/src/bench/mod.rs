@@ -25,7 +25,7 @@ use std::io;
 use std::path::PathBuf;
 
 use self::emulator::Results;
-use self::experiments::Measurement;
+use self::experiments::{Measurement, subjects};
 use self::figures::Figure;
 use self::record::Record;
 use self::timeline::Timeline;
@@ -116,6 +116,20 @@ impl Bench {
             picture::write(&self.docs, &timeline)?;
         }
         record.write(&self.docs)
+    }
+
+    /// Measures what the picture is drawn from, and writes start.svg.
+    ///
+    /// # Errors
+    /// Anything that is missing or fails.
+    pub fn draw(&self) -> Result<(), BenchError> {
+        let measured = self.figures(|measurement| {
+            measurement.subject() == subjects::BULKHEAD && timeline::ROWS.contains(&measurement.row())
+        })?;
+        match Timeline::new(&measured.results, &measured.figures) {
+            Some(timeline) => picture::write(&self.docs, &timeline),
+            None => Ok(()),
+        }
     }
 
     /// Measures what has `only` in its name; returns the tables.

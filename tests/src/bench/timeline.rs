@@ -5,6 +5,9 @@ use super::experiments::{rows, subjects};
 use super::figures::Figure;
 use super::plan::Line;
 
+/// What it is made from.
+pub const ROWS: [&str; 4] = [rows::FLOOR, rows::INIT, rows::READY, rows::LOGGED];
+
 /// What a lane of the timeline is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lane {

@@ -28,6 +28,9 @@ struct Cli {
     /// Measure the most important figures, and fail if one is worse than performance.json has it
     #[arg(long, conflicts_with = "only")]
     check: bool,
+    /// Measure only what the picture is drawn from, and write start.svg
+    #[arg(long, conflicts_with_all = ["only", "check"])]
+    picture: bool,
 }
 
 fn main() -> ExitCode {
@@ -50,6 +53,7 @@ fn run(cli: Cli) -> Result<(), BenchError> {
     match cli.only {
         Some(only) => print!("{}", bench.measure(&only)?),
         None if cli.check => print!("{}", bench.check()?),
+        None if cli.picture => bench.draw()?,
         None => bench.record()?,
     }
     Ok(())
