@@ -68,6 +68,9 @@ pub enum BenchError {
         /// What is wrong with it.
         source: serde_json::Error,
     },
+    /// The log of a start lacks something.
+    #[error("bulkhead's log of a start does not say when a stage or the program ended")]
+    NoTimeline,
     /// Some figures got worse.
     #[error("worse than docs/performance.json has it: {}; if that is meant, `make bench` writes the new figures, to be \
         committed", .0.join(", "))]
@@ -107,14 +110,12 @@ impl Bench {
             figures,
             results,
         } = self.figures(|_| true)?;
-        let timeline = Timeline::new(&results, &figures);
+        let timeline = Timeline::new(&results, &figures).ok_or(BenchError::NoTimeline)?;
         let record = Record::new(kernel, figures)?;
         let tables = report::tables(&record.figures, before.as_ref());
         println!("{tables}");
         report::write(&self.docs, &tables)?;
-        if let Some(timeline) = timeline {
-            picture::write(&self.docs, &timeline)?;
-        }
+        picture::write(&self.docs, &timeline)?;
         record.write(&self.docs)
     }
 
@@ -126,10 +127,8 @@ impl Bench {
         let measured = self.figures(|measurement| {
             measurement.subject() == subjects::BULKHEAD && timeline::ROWS.contains(&measurement.row())
         })?;
-        match Timeline::new(&measured.results, &measured.figures) {
-            Some(timeline) => picture::write(&self.docs, &timeline),
-            None => Ok(()),
-        }
+        let timeline = Timeline::new(&measured.results, &measured.figures).ok_or(BenchError::NoTimeline)?;
+        picture::write(&self.docs, &timeline)
     }
 
     /// Measures what has `only` in its name; returns the tables.

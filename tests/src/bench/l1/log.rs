@@ -14,7 +14,8 @@ struct Written {
     msg: String,
     time: String,
     stage: Option<String>,
-    seconds: Option<f64>,
+    /// Every field is text.
+    seconds: Option<String>,
 }
 
 /// The lines of a log that was begun at that time.
@@ -27,10 +28,15 @@ fn parse(line: &str, start: SystemTime) -> io::Result<Line> {
     let written: Written = serde_json::from_str(line)?;
     let time = humantime::parse_rfc3339(&written.time).map_err(io::Error::other)?;
     let since = time.duration_since(start).map_err(io::Error::other)?;
+    let seconds: Option<f64> = written
+        .seconds
+        .map(|seconds| seconds.parse())
+        .transpose()
+        .map_err(io::Error::other)?;
     Ok(Line {
         milliseconds: since.as_secs_f64() * 1e3,
         message: written.msg,
-        stage: written.stage.zip(written.seconds.map(|seconds| seconds * 1e3)),
+        stage: written.stage.zip(seconds.map(|seconds| seconds * 1e3)),
     })
 }
 
@@ -41,7 +47,7 @@ mod tests {
     #[test]
     fn a_line_has_its_time_since_the_start_and_perhaps_a_stage() {
         let start = humantime::parse_rfc3339("2026-01-01T00:00:01Z").expect("a time");
-        let line = r#"{"level":"debug","msg":"stage done","stage":"prepare","seconds":0.5,"time":"2026-01-01T00:00:01.250000000Z"}"#;
+        let line = r#"{"level":"debug","msg":"stage done","stage":"prepare","seconds":"0.5","time":"2026-01-01T00:00:01.250000000Z"}"#;
         let expected = Line {
             milliseconds: 250.0,
             message: "stage done".into(),
