@@ -20,7 +20,7 @@ testbed_packages := qemu-system-x86 busybox-static cpio kmod zstd libcap-ng-dev 
 caller_packages  := podman buildah netavark conmon catatonit docker.io iptables containerd containernetworking-plugins
 bench_packages   := runc crun
 
-.PHONY: help run test conformance suite bench install clean testbed-shell packages product testbed
+.PHONY: help run test soak conformance suite bench install clean testbed-shell packages product testbed
 .DEFAULT_GOAL := help
 
 help: ## Say this
@@ -45,6 +45,10 @@ test: product testbed ## Check format and lints, run unit and integration tests,
 	@$(testbed) run
 	@echo '== Figures, beside those of docs/performance.json (1 minute)'
 	@$(target)/debug/bulkhead-bench --check
+
+soak: packages := $(caller_packages)
+soak: product testbed ## Run the tests that make and remove pods over and over, 200 times (2 hours)
+	@BULKHEAD_SOAK=200 $(testbed) run --timeout-per-test 14400 cycles_leave_nothing
 
 conformance: packages := $(bench_packages)
 conformance: suite product testbed ## Run the runtime-spec's validation suite, built in SUITE; writes docs/conformance.md (30 minutes)

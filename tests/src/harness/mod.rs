@@ -52,6 +52,16 @@ use std::time::Duration;
 /// machine that is busy.
 pub const LIMIT: Duration = Duration::from_secs(180);
 
+/// How often a test repeats what is to leave nothing: `BULKHEAD_SOAK` times if that is set, and else a few times.
+///
+/// # Panics
+/// It is not a number.
+#[must_use]
+pub fn cycles() -> usize {
+    const FEW: usize = 4;
+    env::var("BULKHEAD_SOAK").map_or(FEW, |number| number.parse().expect("BULKHEAD_SOAK is a number"))
+}
+
 /// What a container engine is given for a runtime: `bulkhead`, unless `BULKHEAD_ENGINE_RUNTIME` names another program, to
 /// see what the engine does with that.
 fn engine_runtime(host: &Host) -> PathBuf {

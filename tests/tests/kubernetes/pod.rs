@@ -1,8 +1,8 @@
 //! Pods and their containers.
 
-use std::cell::Cell;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::{Value, json};
 
@@ -24,7 +24,7 @@ pub struct Pod<'n> {
     pub config: Value,
     /// Its cgroup's folder.
     pub cgroup: PathBuf,
-    containers: Cell<u32>,
+    containers: AtomicU32,
 }
 
 impl<'n> Pod<'n> {
@@ -34,7 +34,7 @@ impl<'n> Pod<'n> {
             id,
             config,
             cgroup,
-            containers: Cell::new(0),
+            containers: AtomicU32::new(0),
         }
     }
 
@@ -44,7 +44,7 @@ impl<'n> Pod<'n> {
     /// The runtime's.
     #[track_caller]
     pub fn try_create(&self, edit: impl FnOnce(&mut Value)) -> Result<Container<'_>, Status> {
-        let number = self.containers.replace(self.containers.get() + 1);
+        let number = self.containers.fetch_add(1, Ordering::Relaxed);
         let mut config = json!({
             "metadata": {"name": format!("container-{number}")},
             "image": {"image": BUSYBOX},

@@ -72,3 +72,23 @@ fn a_person_looks_into_a_pod() {
     talking.wait_for("tick\n");
     pod.remove();
 }
+
+#[test]
+fn logs_lose_nothing() {
+    const LINES: usize = 5000;
+    const LONG: usize = 16 << 20;
+    let node = Node::new();
+    let pod = node.pod(|_| ());
+    let talking = pod.run(&format!(
+        "seq {LINES}; head -c {LONG} /dev/zero | tr '\\0' x; echo; seq {LINES}"
+    ));
+    let output = talking.success();
+    let numbers: String = (1..=LINES).map(|number| format!("{number}\n")).collect();
+    let middle = output
+        .strip_prefix(&numbers)
+        .and_then(|rest| rest.strip_suffix(&numbers));
+    let middle = middle.expect("the lines before and after the long one");
+    assert_eq!(middle.trim_end_matches('\n').trim_matches('x'), "");
+    assert_eq!(middle.len(), LONG + 1);
+    pod.remove();
+}

@@ -1,6 +1,7 @@
 //! What goes down on the host, and what becomes of pods.
 
 use std::fs;
+use std::thread;
 
 use bulkhead_tests::harness::processes;
 use nix::sys::signal::{Signal, kill};
@@ -97,8 +98,41 @@ fn streams_hold_nobody_up() {
     let leaving = pod.run("sleep 1000000 & echo left; exit 4");
     assert_eq!(leaving.wait().exit_code, 4);
     assert_eq!(leaving.output("stdout"), "left\n");
+    // Such a one lives on in a session of its own, among process ids that all share.
+    let parent = pod.run_with(|config| {
+        config["linux"]["security_context"]["namespace_options"]["pid"] = json!("POD");
+        config["command"] = json!(["sh", "-c", "setsid sleep 222222 & echo left; exit 5"]);
+    });
+    assert_eq!(parent.wait().exit_code, 5);
+    assert_eq!(parent.output("stdout"), "left\n");
     // It outlives its output.
     let silent = pod.run("exec >&- 2>&-; sleep 1; exit 6");
     assert_eq!(silent.wait().exit_code, 6);
+
+    // A further program's output outlives it. containerd waits for its end, and for nothing longer than that.
+    let idle = pod.run("exec sleep 1000000");
+    let left = ["sh", "-c", "setsid sleep 333333 & echo hi; exit 7"];
+    let answer = thread::scope(|scope| {
+        let answer = scope.spawn(|| idle.try_exec(&left, 0));
+        node.wait_for("the process that is left", || {
+            let processes = idle.exec("ps -o args");
+            (processes.contains("sleep 333333") && !processes.contains("echo hi")).then_some(())
+        });
+        idle.exec("kill $(pidof sleep | tr ' ' '\\n' | grep -vx 1)");
+        answer.join().expect("an answer")
+    });
+    let answer = answer.unwrap_or_else(|status| panic!("{status}"));
+    assert_eq!((answer.exit_code, &answer.stdout[..]), (7, &b"hi\n"[..]));
+    // It is no more in the way of the end of all.
+    thread::scope(|scope| {
+        let answer = scope.spawn(|| idle.try_exec(&left, 0));
+        node.wait_for("the process that is left", || {
+            idle.exec("ps -o args").contains("sleep 333333").then_some(())
+        });
+        idle.stop(0);
+        let answer = answer.join().expect("an answer");
+        let answer = answer.unwrap_or_else(|status| panic!("{status}"));
+        assert_eq!((answer.exit_code, &answer.stdout[..]), (7, &b"hi\n"[..]));
+    });
     pod.remove();
 }

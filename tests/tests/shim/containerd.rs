@@ -339,13 +339,19 @@ impl Shim {
         state.status.enum_value().expect("a known status")
     }
 
+    /// Tells it that nobody needs it any more.
+    pub async fn leave(&self) {
+        let shutdown = ShutdownRequest::default();
+        self.tasks
+            .shutdown(Context::default(), &shutdown)
+            .await
+            .expect("an answer");
+    }
+
     /// Has the shim end, which is to have no container any more, and waits until it has.
     pub async fn shut_down(self) {
         let pid = self.pid();
-        self.tasks
-            .shutdown(Context::default(), &ShutdownRequest::default())
-            .await
-            .expect("an answer");
+        self.leave().await;
         drop((self.client, self.tasks, self.sandbox));
         let gone = tokio::task::spawn_blocking(move || processes::wait_until_gone(pid, LIMIT)).await;
         assert!(gone.expect("no panic"), "the shim stays");
