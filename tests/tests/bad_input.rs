@@ -359,9 +359,12 @@ fn a_guest_whose_kernel_panics() {
     let stderr = output.stderr();
     assert_names(
         stderr.lines().next().unwrap_or_default(),
-        &["boot guest", "panic", "VFS"],
+        &["boot guest", "panic", "No working init found"],
     );
-    assert_names(&stderr, &["guest: ", "Kernel panic - not syncing: VFS"]);
+    assert_names(
+        &stderr,
+        &["guest: ", "Kernel panic - not syncing: No working init found"],
+    );
 }
 
 #[test]
