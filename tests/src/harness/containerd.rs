@@ -171,7 +171,7 @@ pod_annotations = ["dev.bulkhead.vm.*"]
             "--config".as_ref(),
             settings.as_ref(),
         ];
-        *daemon = Some(daemon::start_on(
+        *daemon = Some(daemon::start(
             |command| self.invocation(command),
             "env",
             arguments,
