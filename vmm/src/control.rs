@@ -103,7 +103,7 @@ pub enum Response {
         wanted_mib: u32,
         /// How much it can have.
         most_mib: u32,
-        /// The slot of the memory device, once there is one: as of [`Response::NetworkAttached`].
+        /// The slot of the memory device, once there is one: as of [`Response::Attached`].
         slot: Option<usize>,
     },
     /// It could not be done; nothing has changed.
