@@ -17,7 +17,7 @@ use serde_json::json;
 use super::bulkhead::{Invocation, Running};
 use super::image::{self, Image};
 use super::leaks::entries;
-use super::{Host, LIMIT, Systemd, artifacts, daemon, seclusion};
+use super::{Host, LIMIT, artifacts, daemon, seclusion};
 
 /// What containerd knows the runtime by: bulkhead's name, unless `BULKHEAD_CONTAINERD_RUNTIME` says another one, to see
 /// what containerd does with that.
@@ -65,8 +65,6 @@ pub struct Containerd {
     daemon: Mutex<Option<Running>>,
     mounts: BTreeSet<String>,
     namespace: String,
-    /// What it runs under, if not under the machine's process 1.
-    systemd: Option<Systemd>,
     host: Host,
 }
 
@@ -78,19 +76,6 @@ impl Containerd {
     /// containerd is not installed or does not start.
     #[must_use]
     pub fn new(namespace: &str, images: &[Image]) -> Self {
-        Self::under(|_| None, namespace, images)
-    }
-
-    /// The same, under a systemd of its own.
-    ///
-    /// # Panics
-    /// containerd or systemd is not installed or does not start.
-    #[must_use]
-    pub fn with_systemd(namespace: &str, images: &[Image]) -> Self {
-        Self::under(|host| Some(Systemd::start(host)), namespace, images)
-    }
-
-    fn under(systemd: impl FnOnce(&Host) -> Option<Systemd>, namespace: &str, images: &[Image]) -> Self {
         const PAUSE: &str = "localhost/pause:1";
         let host = Host::new();
         let storage = host.folder().join("storage");
@@ -135,7 +120,6 @@ pod_annotations = ["dev.bulkhead.vm.*"]
             daemon: Mutex::new(None),
             mounts: BTreeSet::new(),
             namespace: namespace.to_owned(),
-            systemd: systemd(&host),
             host,
         };
         containerd.start();
@@ -146,7 +130,7 @@ pod_annotations = ["dev.bulkhead.vm.*"]
             .arg(images)
             .output()
             .with_code(0);
-        containerd.mounts = containerd.mounts_now();
+        containerd.mounts = mounts();
         containerd
     }
 
@@ -171,12 +155,7 @@ pod_annotations = ["dev.bulkhead.vm.*"]
             "--config".as_ref(),
             settings.as_ref(),
         ];
-        *daemon = Some(daemon::start(
-            |command| self.invocation(command),
-            "env",
-            arguments,
-            "containerd successfully booted",
-        ));
+        *daemon = Some(daemon::start("env", arguments, "containerd successfully booted"));
     }
 
     /// Ends it: by SIGTERM, as a service manager does, or by SIGKILL.
@@ -194,22 +173,13 @@ pod_annotations = ["dev.bulkhead.vm.*"]
     pub fn ctr<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Invocation {
         let mut command = Command::new("ctr");
         command.args(args);
-        self.invocation(command)
+        Invocation::new(command)
     }
 
     /// Its socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
-        self.at(SOCKET)
-    }
-
-    /// The systemd that it runs under.
-    ///
-    /// # Panics
-    /// There is none.
-    #[must_use]
-    pub fn systemd(&self) -> &Systemd {
-        self.systemd.as_ref().expect("made with a systemd")
+        SOCKET.into()
     }
 
     /// The host it is on.
@@ -236,10 +206,10 @@ pod_annotations = ["dev.bulkhead.vm.*"]
     }
 
     fn left_now(&self) -> Vec<String> {
-        let namespaces = TASKS.into_iter().flat_map(|folder| entries(self.at(folder)));
+        let namespaces = TASKS.into_iter().flat_map(entries);
         let files = STATE
             .into_iter()
-            .map(|folder| self.at(folder))
+            .map(PathBuf::from)
             .chain(namespaces)
             .flat_map(entries)
             .map(|path| path.display().to_string());
@@ -247,38 +217,11 @@ pod_annotations = ["dev.bulkhead.vm.*"]
             .into_iter()
             .filter(|name| !["lo", BRIDGE].contains(&name.as_str()))
             .map(|name| format!("network interface {name}"));
-        let mounts = self.mounts_now();
+        let mounts = mounts();
         let mounts = mounts
             .difference(&self.mounts)
             .map(|mount| format!("mount {mount}"));
         files.chain(interfaces).chain(mounts).collect()
-    }
-
-    /// The command, to be run where containerd does.
-    fn invocation(&self, command: Command) -> Invocation {
-        let invocation = Invocation::new(command);
-        match &self.systemd {
-            None => invocation,
-            Some(systemd) => invocation.in_host_of(systemd),
-        }
-    }
-
-    /// A file that containerd knows by this path.
-    fn at(&self, path: &str) -> PathBuf {
-        match &self.systemd {
-            None => path.into(),
-            Some(systemd) => systemd.file(path),
-        }
-    }
-
-    /// The mounts that containerd sees.
-    fn mounts_now(&self) -> BTreeSet<String> {
-        let list = match &self.systemd {
-            None => "/proc/thread-self/mountinfo".into(),
-            Some(systemd) => systemd.file("/proc/1/mountinfo"),
-        };
-        let mounts = fs::read_to_string(list).expect("/proc is mounted");
-        mounts.lines().map(str::to_owned).collect()
     }
 
     fn daemon(&self) -> MutexGuard<'_, Option<Running>> {
@@ -329,4 +272,10 @@ fn network_list() -> serde_json::Value {
             {"type": "portmap", "capabilities": {"portMappings": true}},
         ],
     })
+}
+
+/// The mounts that the calling thread sees.
+fn mounts() -> BTreeSet<String> {
+    let mounts = fs::read_to_string("/proc/thread-self/mountinfo").expect("/proc is mounted");
+    mounts.lines().map(str::to_owned).collect()
 }

@@ -66,7 +66,7 @@ impl Docker {
         let settings = engine.host().file("daemon.json", settings.to_string());
         // Docker would give a containerd of its own 15 seconds to start.
         let place = |command| engine.invocation(command);
-        let containerd = daemon::start(
+        let containerd = daemon::start_on(
             place,
             "containerd",
             [
@@ -79,7 +79,7 @@ impl Docker {
             ],
             "containerd successfully booted",
         );
-        let dockerd = daemon::start(
+        let dockerd = daemon::start_on(
             place,
             "dockerd",
             ["--config-file".as_ref(), settings.as_os_str()],

@@ -44,18 +44,9 @@ impl Node {
     /// # Panics
     /// It does not come up.
     pub fn with_images(images: &[Image]) -> Self {
-        Self::on(Containerd::new, images)
-    }
-
-    /// Makes one that runs under systemd, with [`BUSYBOX`].
-    pub fn with_systemd() -> Self {
-        Self::on(Containerd::with_systemd, &[])
-    }
-
-    fn on(containerd: impl FnOnce(&str, &[Image]) -> Containerd, images: &[Image]) -> Self {
         let images = [images, &[Image::new(BUSYBOX, &["sh"])]].concat();
         let node = Self {
-            containerd: containerd("k8s.io", &images),
+            containerd: Containerd::new("k8s.io", &images),
             pods: AtomicU32::new(0),
         };
         let controllers = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").expect("cgroup version 2");

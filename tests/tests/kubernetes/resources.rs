@@ -83,35 +83,6 @@ fn limits_hold_are_changed_and_use_is_told() {
     pod.remove();
 }
 
-/// A kubelet with the systemd driver names a slice, and finds the pod in scopes of it.
-#[test]
-fn systemd_makes_the_cgroups_of_pods_in_slices() {
-    let node = Node::with_systemd();
-    let systemd = node.containerd.systemd();
-    let pod = node.pod(|config| config["linux"]["cgroup_parent"] = json!("/test.slice/test-pod0.slice"));
-    let container = pod.run_with(|config| {
-        config["command"] = json!(["sleep", "1000000"]);
-        config["linux"]["resources"] = json!({"memory_limit_in_bytes": (64 * MIB).to_string()});
-    });
-    assert_eq!(
-        container.exec("cat /sys/fs/cgroup/memory.max"),
-        format!("{}\n", 64 * MIB)
-    );
-    for id in [&pod.id, &container.id] {
-        let scope = format!("cri-containerd-{id}.scope");
-        let control_group = systemd.systemctl(&["show", &scope, "--value", "--property", "ControlGroup"]);
-        assert_eq!(control_group, format!("/test.slice/test-pod0.slice/{scope}\n"));
-    }
-    let slice = systemd.cgroup("test.slice/test-pod0.slice");
-    let machine = processes::all()
-        .into_iter()
-        .find(|pid| processes::name(*pid).as_deref() == Some("bulkhead-vmm") && is_in(*pid, &slice));
-    assert!(machine.is_some(), "the pod pays for its machine");
-    pod.remove();
-    let units = systemd.systemctl(&["list-units", "--all", "--no-legend", "cri-containerd-*"]);
-    assert_eq!(units, "", "systemd has forgotten them");
-}
-
 /// Whether a process is in a cgroup or one below it.
 fn is_in(pid: Pid, cgroup: &std::path::Path) -> bool {
     let own = std::fs::read_to_string(processes::file(pid, "cgroup")).unwrap_or_default();
