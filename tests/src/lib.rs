@@ -8,4 +8,5 @@ pub mod pattern;
 pub mod pvh;
 pub mod runner;
 pub mod session;
+pub mod shim_options;
 pub mod testbed;

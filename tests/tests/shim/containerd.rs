@@ -9,7 +9,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bulkhead_tests::harness::{Bundle, Host, LIMIT, bulkhead_binary, processes};
+use bulkhead_tests::{
+    harness::{Bundle, Host, LIMIT, bulkhead_binary, processes},
+    shim_options::shim_options,
+};
 use containerd_shim_protos::{
     api::{
         CreateTaskRequest, DeleteRequest, Empty, ForwardRequest, KillRequest, ShutdownRequest, StartRequest,
@@ -156,14 +159,7 @@ impl Containerd {
     pub fn options(&self) -> Any {
         let config = self.host.file("config.toml", self.host.settings.to_string());
         let config = config.to_str().expect("a path in UTF-8");
-        // Field 2 of runtimeoptions.v1.Options, a string.
-        let mut options = vec![2 << 3 | 2, u8::try_from(config.len()).expect("a short path")];
-        options.extend_from_slice(config.as_bytes());
-        Any {
-            type_url: "runtimeoptions.v1.Options".to_owned(),
-            value: options,
-            ..Any::default()
-        }
+        shim_options(config)
     }
 
     /// A request to create the container, with this test's configuration.

@@ -12,10 +12,11 @@ use containerd_shim_protos::shim_async::{Client, Events, create_events};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use protobuf::Message;
-use protobuf::well_known_types::any::Any;
 use tokio::net::UnixStream;
 use tokio::runtime::{Builder, Runtime};
 use ttrpc::r#async::{Server, TtrpcContext, transport::Socket};
+
+use crate::shim_options::shim_options;
 
 /// Where the shims report what happens, and containerd's own socket, which is not there.
 const EVENTS: &str = "/run/containerd.sock.ttrpc";
@@ -39,7 +40,7 @@ impl Task {
         EXCHANGE.get_or_init(listen_for_events);
         let id = format!("task-{run}");
         let (bundle, log) = make_bundle(bundle, &id)?;
-        let options = config.map(options);
+        let options = config.map(shim_options);
         fs::write(
             INPUT,
             options
@@ -132,17 +133,6 @@ fn make_bundle(bundle: &str, id: &str) -> io::Result<(String, File)> {
     mkfifo(log.as_str(), Mode::S_IRWXU)?;
     let log = File::options().read(true).write(true).open(log)?;
     Ok((folder, log))
-}
-
-/// `runtimeoptions.v1.Options` that name a configuration file, field 2, a string.
-fn options(config: &str) -> Any {
-    let mut options = vec![2 << 3 | 2, u8::try_from(config.len()).expect("a short path")];
-    options.extend_from_slice(config.as_bytes());
-    Any {
-        type_url: "runtimeoptions.v1.Options".to_owned(),
-        value: options,
-        ..Any::default()
-    }
 }
 
 /// Takes what shims report, on a thread of its own, for ever.
