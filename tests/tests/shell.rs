@@ -1,9 +1,11 @@
 //! What a person at a shell gets, and a script: help, completions, manual pages, errors.
 
 use std::fs::{self, File};
+use std::io;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use bulkhead_tests::harness::{Host, Invocation, LIMIT, Output, processes};
 use bulkhead_tests::testbed::channel::WindowSize;
@@ -44,12 +46,14 @@ fn help_is_for_newcomers() {
     }
     assert_eq!(bulkhead(&host, &["-h"]).success(), help);
     assert_eq!(bulkhead(&host, &[]).success(), help);
+    assert_eq!(bulkhead(&host, &["help"]).success(), help);
     for command in COMMANDS {
         let line = help
             .lines()
             .find(|line| line.trim_start().starts_with(&format!("{command} ")));
         let about = line.map(|line| line.trim_start().trim_start_matches(command).trim_start());
         let own = bulkhead(&host, &[command, "--help"]).success();
+        assert_eq!(bulkhead(&host, &["help", command]).success(), own);
         assert!(
             about.is_some_and(|about| own.starts_with(about)),
             "{command}: {own}"
@@ -76,7 +80,7 @@ fn the_version_is_told_as_by_runc() {
 #[test]
 fn every_error_is_one_line_there_and_in_the_log() {
     let host = Host::new();
-    let cases: [(&[&str], i32, &str); 6] = [
+    let cases: [(&[&str], i32, &str); 7] = [
         (&["frobnicate"], 3, "unrecognized subcommand 'frobnicate'"),
         (
             &["run", "--frobnicate", "x"],
@@ -88,6 +92,7 @@ fn every_error_is_one_line_there_and_in_the_log() {
             1,
             "the following required arguments were not provided: <ID>",
         ),
+        (&["help", "nothing"], 1, "unrecognized subcommand \"nothing\""),
         (&["state", "none"], 1, "container does not exist"),
         (&["delete", "none"], 1, "container does not exist"),
         (
@@ -139,6 +144,48 @@ fn is_log_line(text: &str, message: &str) {
         time.len() >= 20 && time.ends_with('Z') && time.as_bytes()[10] == b'T',
         "{time}"
     );
+}
+
+/// As of `bulkhead list | head -n 0`. A full disk is another matter.
+#[test]
+fn a_reader_that_has_gone_ends_every_command_that_prints() {
+    let host = Host::new();
+    let container = host.started(&host.script("exec sleep 100000"));
+    let id = container.id.as_str();
+    for arguments in [
+        &["state", id][..],
+        &["list"],
+        &["list", "--quiet"],
+        &["list", "--format", "json"],
+        &["ps", id],
+        &["events", "--stats", id],
+        &["events", "--interval", "10ms", id],
+        &["metrics"],
+        &["features"],
+        &["check"],
+        &["completion", "bash"],
+        &["--version"],
+        &["--help"],
+        &["run", "--help"],
+    ] {
+        let writing_to = |stdout: Stdio| host.bulkhead().args(arguments).spawn_with_stdout(stdout).wait();
+        let (reader, writer) = io::pipe().expect("a pipe");
+        drop(reader);
+        let output = writing_to(writer.into());
+        assert_eq!(
+            (output.status.signal(), output.stderr()),
+            (Some(Signal::SIGPIPE as i32), String::new()),
+            "{arguments:?}"
+        );
+        let full = File::options().write(true).open("/dev/full").expect("/dev/full");
+        let output = writing_to(full.into()).with_code(1);
+        assert_eq!(
+            output.stderr(),
+            "bulkhead: standard output: No space left on device (os error 28)\n",
+            "{arguments:?}"
+        );
+    }
+    container.discard();
 }
 
 #[test]
@@ -214,7 +261,7 @@ fn a_container_whose_machine_is_killed_says_nothing_itself() {
         .arg(&id);
     let created = create
         .command()
-        .stdin(std::process::Stdio::null())
+        .stdin(Stdio::null())
         .stdout(File::create(&stdout).expect("a file"))
         .stderr(File::create(&stderr).expect("a file"))
         .status()

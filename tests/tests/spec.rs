@@ -27,6 +27,13 @@ fn a_new_config_json_runs() {
     assert!(output.stdout().ends_with("\n0\n"), "{output:?}");
     assert!(output.stderr().contains("Read-only file system"), "{output:?}");
 
+    let rootless = host.directory("rootless");
+    let mut command = host.bulkhead().args(["spec", "--rootless"]);
+    command.command().current_dir(&rootless);
+    let line = command.output().refusal();
+    assert!(line.contains("only root"), "{line}");
+    assert!(!rootless.join("config.json").exists());
+
     let before = fs::read(bundle.config()).unwrap();
     let line = spec().output().refusal();
     assert!(line.contains("config.json") && line.contains("exists"), "{line}");

@@ -10,7 +10,7 @@ use std::{
 use bulkhead_vmm::probe::{Probe, probe};
 use clap::Args;
 
-use super::{Global, Status};
+use super::{Global, Status, output::print};
 use crate::{
     config::Config,
     sandbox::{BootFileError, cgroup_mount_point, open_initramfs, open_kernel},
@@ -47,14 +47,16 @@ impl Check {
             ("vhost", vhost()),
             ("cgroup v2", cgroup()),
         ];
+        let mut text = String::new();
         for (subject, finding) in &findings {
-            let (verdict, text) = match finding {
-                Good(text) => ("OK", text),
-                Note(text) => ("NOTE", text),
-                Bad(text) => ("FAIL", text),
+            let (verdict, found) = match finding {
+                Good(found) => ("OK", found),
+                Note(found) => ("NOTE", found),
+                Bad(found) => ("FAIL", found),
             };
-            println!("{verdict:<5}{subject}: {text}");
+            text.push_str(&format!("{verdict:<5}{subject}: {found}\n"));
         }
+        print(&text)?;
         let is_bad = findings.iter().any(|(_, finding)| matches!(finding, Bad(_)));
         Ok(if is_bad {
             ExitCode::FAILURE

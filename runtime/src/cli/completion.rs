@@ -1,14 +1,11 @@
 //! `bulkhead completion`
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, ValueEnum};
 use clap_complete::generate;
 
-use super::{CommandLine, Status};
+use super::{CommandLine, Status, output::print};
 
 /// Print a script that completes this command's words in a shell
 #[derive(Debug, Args)]
@@ -41,9 +38,7 @@ impl Completion {
         let mut script = Vec::new();
         let shell = clap_complete::Shell::from(self.shell);
         generate(shell, &mut CommandLine::command(), "bulkhead", &mut script);
-        io::stdout()
-            .write_all(&script)
-            .map_err(super::io("standard output"))?;
+        print(&String::from_utf8_lossy(&script))?;
         Ok(ExitCode::SUCCESS)
     }
 }

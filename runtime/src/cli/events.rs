@@ -1,12 +1,12 @@
 //! `bulkhead events`
 
-use std::{io::Write, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use clap::Args;
 use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use super::{Error, Global, Status, event_loop, io};
+use super::{Error, Global, Status, event_loop, io, output};
 use crate::{
     container::Stats,
     sandbox::{Agent, AgentError, GuestSocket, Status as ContainerStatus},
@@ -107,11 +107,7 @@ fn print(r#type: &'static str, id: &str, data: Option<Stats>) -> Result<(), Erro
     let event = Event { r#type, id, data };
     let mut line = serde_json::to_string(&event).map_err(|error| io("write the event")(error.into()))?;
     line.push('\n');
-    let mut stdout = std::io::stdout().lock();
-    stdout
-        .write_all(line.as_bytes())
-        .and_then(|()| stdout.flush())
-        .map_err(io("write the event"))
+    output::print(&line)
 }
 
 #[cfg(test)]

@@ -12,8 +12,8 @@ use clap::Args;
 use rustix::thread::CapabilitySet;
 use serde_json::{Value, json};
 
-use super::Status;
-use crate::oci::{MIN_OCI_VERSION, OCI_VERSION, is_refused};
+use super::{Status, output::print};
+use crate::oci::{MIN_OCI_VERSION, OCI_VERSION, VM_ANNOTATIONS, is_refused};
 
 /// Print what this runtime can do as JSON
 #[derive(Debug, Args)]
@@ -21,7 +21,7 @@ pub struct Features {}
 
 impl Features {
     pub fn execute(self) -> Status {
-        println!("{:#}", describe());
+        print(&format!("{:#}\n", describe()))?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -66,15 +66,16 @@ fn describe() -> Value {
             "netDevices": {"enabled": !is_refused("linux.netDevices")},
         },
         "annotations": {
-            "io.bulkhead.version": env!("CARGO_PKG_VERSION"),
+            "dev.bulkhead.version": env!("CARGO_PKG_VERSION"),
         },
         "potentiallyUnsafeConfigAnnotations": UNSAFE_ANNOTATIONS,
     })
 }
 
-/// The annotations of a config.json that change what the container shares with others: who lets others write a
-/// config.json should know them.
+/// The annotations of a config.json that change what the container shares with others, and in which machine it is: who lets
+/// others write annotations should know them. What ends with a dot is what names begin with.
 const UNSAFE_ANNOTATIONS: &[&str] = &[
+    VM_ANNOTATIONS,
     "io.kubernetes.cri-o.ContainerType",
     "io.kubernetes.cri-o.SandboxID",
     "io.kubernetes.cri.container-type",

@@ -1,13 +1,32 @@
-//! What `bulkhead --help` says, for somebody who has never seen the program.
+//! `bulkhead help`, and what `bulkhead --help` says, for somebody who has never seen the program.
 
-use std::{
-    fmt::Write as _,
-    io::{self, Write as _},
-};
+use std::{fmt::Write as _, process::ExitCode};
 
-use clap::{Command, CommandFactory};
+use clap::{Args, Command, CommandFactory, Parser, error::ErrorKind};
 
-use super::CommandLine;
+use super::{CommandLine, Error, Status, output};
+
+/// Say what the commands do, or more about one
+#[derive(Debug, Args)]
+pub struct Help {
+    /// The one
+    #[arg(value_name = "COMMAND")]
+    command: Option<String>,
+}
+
+impl Help {
+    pub fn execute(self) -> Status {
+        let help = match self.command {
+            None => text(&CommandLine::command()),
+            Some(name) => match CommandLine::try_parse_from(["bulkhead", &name, "--help"]) {
+                Err(asked) if asked.kind() == ErrorKind::DisplayHelp => asked.render().to_string(),
+                _ => return Err(Error::NoCommand(name)),
+            },
+        };
+        output::print(&help)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
 
 /// What one does with the subcommands. One that is named here and does not exist is passed over.
 const GROUPS: [(&str, &[&str]); 4] = [
@@ -25,7 +44,10 @@ const GROUPS: [(&str, &[&str]); 4] = [
             "restore",
         ],
     ),
-    ("Know this host", &["check", "features", "completion"]),
+    (
+        "Know this host and this program",
+        &["check", "features", "completion", "help"],
+    ),
 ];
 
 /// What stands at the end, there and on the manual page.
@@ -53,17 +75,18 @@ With podman: podman --runtime /usr/bin/bulkhead run docker.io/library/busybox tr
 /// Prints the help that was asked for: the parser's own where it is a subcommand's.
 ///
 /// # Errors
-/// Standard output is closed.
-pub fn print(asked: &clap::Error) -> io::Result<()> {
+/// It cannot be written.
+pub fn print(asked: &clap::Error) -> Result<(), Error> {
     let line = CommandLine::command()
         .disable_help_flag(true)
         .ignore_errors(true)
         .try_get_matches();
-    if line.is_ok_and(|line| line.subcommand_name().is_some()) {
-        asked.print()
+    let is_of_one = line.is_ok_and(|line| line.subcommand_name().is_some());
+    output::print(&if is_of_one {
+        asked.render().to_string()
     } else {
-        io::stdout().write_all(text(&CommandLine::command()).as_bytes())
-    }
+        text(&CommandLine::command())
+    })
 }
 
 /// The whole text.

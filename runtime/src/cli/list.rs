@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
-use super::{Global, Status};
+use super::{Global, Status, output::print};
 use crate::{
     container::describe,
     logging,
@@ -46,15 +46,16 @@ impl List {
                 Err(error) => logging::report(&error, &[]),
             }
         }
-        if self.quiet {
-            states.iter().for_each(|state| println!("{}", state.id));
+        let text: String = if self.quiet {
+            states.iter().map(|state| format!("{}\n", state.id)).collect()
         } else if self.format == ListFormat::Json {
-            println!("{}", Value::from_iter(states.iter().map(describe)));
+            format!("{}\n", Value::from_iter(states.iter().map(describe)))
         } else {
             let mut rows = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned)];
             rows.extend(states.into_iter().map(row));
-            print_table(&rows);
-        }
+            table(&rows)
+        };
+        print(&text)?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -70,7 +71,7 @@ fn row(state: State) -> [String; 6] {
     ]
 }
 
-fn print_table<const N: usize>(rows: &[[String; N]]) {
+fn table<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |column: usize| {
         rows.iter()
             .map(|row| row.get(column).map_or(0, String::len))
@@ -79,12 +80,13 @@ fn print_table<const N: usize>(rows: &[[String; N]]) {
             .max(NARROWEST)
     };
     let widths: [usize; N] = std::array::from_fn(width);
-    for row in rows {
+    let line = |row: &[String; N]| {
         let cells: Vec<String> = row
             .iter()
             .zip(widths)
             .map(|(cell, width)| format!("{cell:width$}"))
             .collect();
-        println!("{}", cells.join("   ").trim_end());
-    }
+        format!("{}\n", cells.join("   ").trim_end())
+    };
+    rows.iter().map(line).collect()
 }

@@ -1,10 +1,10 @@
 //! `bulkhead metrics`
 
-use std::{io::Write, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{Global, Status, event_loop, io};
+use super::{Global, Status, event_loop, output::print};
 use crate::metrics;
 
 /// Print the figures of all sandboxes and their containers, for Prometheus
@@ -23,9 +23,7 @@ impl Metrics {
         let folder = sandbox.as_ref().map(|(folder, _)| folder);
         let runtime = event_loop()?;
         let text = runtime.block_on(metrics::text(&global.root, folder))?;
-        std::io::stdout()
-            .write_all(text.as_bytes())
-            .map_err(io("write the figures"))?;
+        print(&text)?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -15,6 +15,7 @@ mod list;
 mod man;
 mod metrics;
 mod mistake;
+mod output;
 mod pause;
 mod ps;
 mod resume;
@@ -24,7 +25,7 @@ mod start;
 mod state;
 mod update;
 
-use std::{io::Write, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 
@@ -133,6 +134,7 @@ enum Command {
     Restore(checkpoint::Restore),
     Completion(completion::Completion),
     Man(man::Man),
+    Help(help::Help),
 }
 
 /// Why a command failed.
@@ -210,6 +212,8 @@ enum Error {
     NoSnapshots(&'static str),
     #[error("unknown signal {0:?}")]
     UnknownSignal(String),
+    #[error("unrecognized subcommand {0:?}; see bulkhead --help")]
+    NoCommand(String),
     #[error("{}: exists already", .0.display())]
     Exists(PathBuf),
     #[error("the monitor was killed by signal {0}; what it had made has been removed")]
@@ -252,16 +256,16 @@ pub fn main() -> ExitCode {
     let line = match CommandLine::try_parse() {
         Ok(line) => line,
         Err(error) if error.kind() == ErrorKind::DisplayHelp => {
-            // A closed standard output is nobody's concern.
-            let _ = help::print(&error);
-            return ExitCode::SUCCESS;
+            return help::print(&error).map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS);
         }
         Err(error) => return ExitCode::from(mistake::report(&error)),
     };
-    line.execute().unwrap_or_else(|error| {
-        logging::report(&error, error.console());
-        ExitCode::FAILURE
-    })
+    line.execute().unwrap_or_else(|error| fail(&error))
+}
+
+fn fail(error: &Error) -> ExitCode {
+    logging::report(error, error.console());
+    ExitCode::FAILURE
 }
 
 impl CommandLine {
@@ -293,6 +297,7 @@ impl CommandLine {
             Some(Command::Restore(restore)) => restore.execute(),
             Some(Command::Completion(completion)) => completion.execute(),
             Some(Command::Man(man)) => man.execute(),
+            Some(Command::Help(help)) => help.execute(),
             None => {
                 let text = if global.version {
                     format!(
@@ -302,9 +307,7 @@ impl CommandLine {
                 } else {
                     help::text(&CommandLine::command())
                 };
-                std::io::stdout()
-                    .write_all(text.as_bytes())
-                    .map_err(io("standard output"))?;
+                output::print(&text)?;
                 Ok(ExitCode::SUCCESS)
             }
         }

@@ -1,11 +1,11 @@
 //! `bulkhead ps`
 
-use std::{io::Write, process::ExitCode, time::SystemTime};
+use std::{process::ExitCode, time::SystemTime};
 
 use bulkhead_agent_protocol::messages::ProcessInfo;
 use clap::Args;
 
-use super::{Error, Global, Status, event_loop, io};
+use super::{Error, Global, Status, event_loop, output::print};
 use crate::{
     clock::LocalTime,
     sandbox::{Agent, GuestSocket, State, Status as ContainerStatus},
@@ -52,9 +52,7 @@ impl Ps {
                 format!("{}\n", serde_json::json!(pids))
             }
         };
-        std::io::stdout()
-            .write_all(text.as_bytes())
-            .map_err(io("write the list"))?;
+        print(&text)?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -18,10 +18,16 @@ pub struct Spec {
     /// Folder to write it to
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     bundle: PathBuf,
+    /// Refused: only root can run containers
+    #[arg(long)]
+    rootless: bool,
 }
 
 impl Spec {
     pub fn execute(self) -> Status {
+        if self.rootless {
+            return Err(Error::NotRoot);
+        }
         let file = self.bundle.join("config.json");
         let written = File::create_new(&file).and_then(|mut to| to.write_all(DEFAULT_CONFIG.as_bytes()));
         match written {

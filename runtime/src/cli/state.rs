@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{Global, Status};
+use super::{Global, Status, output::print};
 use crate::container::describe;
 
 /// Print a container's state as JSON
@@ -18,7 +18,7 @@ pub struct State {
 impl State {
     pub fn execute(self, global: &Global) -> Status {
         let (_, state) = global.container(self.id)?;
-        println!("{:#}", describe(&state));
+        print(&format!("{:#}\n", describe(&state)))?;
         Ok(ExitCode::SUCCESS)
     }
 }

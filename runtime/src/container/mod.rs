@@ -28,7 +28,7 @@ pub use description::describe;
 pub use exec::{Detached, Exec, ExecError, Foreground};
 pub use failure::{Cause, Failure, Stage};
 pub use foreground::RunEnd;
-pub use monitor::{Attachment, Monitor, NetworkError, Stopwatch};
+pub use monitor::{Attachment, Monitor, NetworkError, Stopwatch, exit::end_as};
 pub use notice::{Notice, Notices, Received};
 pub use pid_file::{PidFileError, write as write_pid_file};
 pub use place::{Place, PlaceError};
