@@ -251,6 +251,22 @@ fn hooks_that_are_none_are_refused() {
     }
 }
 
+#[test]
+fn a_create_container_hook_that_needs_more_than_itself_is_told_what_it_has_to_be() {
+    let host = Host::new();
+    let script = host.file("script", "#!/bin/sh\n");
+    fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    for program in [Path::new("/usr/bin/id"), &script] {
+        let hooks = json!({"createContainer": [{"path": program}]});
+        let bundle = host.bundle(|config| config["hooks"] = hooks);
+        let line = host.run(&bundle).output().refusal();
+        assert!(
+            line.contains("hooks.createContainer[0]: ") && line.ends_with("make it a static executable"),
+            "{line}"
+        );
+    }
+}
+
 /// A named pipe: who reads it waits until a hook has written to it.
 fn pipe(host: &Host) -> PathBuf {
     let path = host.folder().join("pipe");

@@ -1,7 +1,9 @@
 //! The hooks that are run in the guest: createContainer in the container's namespaces while the guest's root is still
 //! there, startContainer as the container's process just before its program. The host's side runs the others.
 
-use bulkhead_agent_protocol::hook::{Hook, Hooks};
+use std::{io, path::Path};
+
+use bulkhead_agent_protocol::hook::{Hook, HookError, Hooks};
 use rustix::process::getpid;
 use serde_json::{Map, Value};
 
@@ -61,9 +63,29 @@ impl GuestHooks {
         state.insert("pid".to_owned(), getpid().as_raw_nonzero().get().into());
         let state = Value::Object(state).to_string();
         hooks.iter().enumerate().try_for_each(|(index, hook)| {
-            hook.run(state.as_bytes(), None)
-                .map_err(|error| Failure::new(format!("hooks.{name}[{index}]: {error}")))
+            hook.run(state.as_bytes(), None).map_err(|error| {
+                let hint = if needs_another_file(&error) {
+                    NOT_STATIC
+                } else {
+                    ""
+                };
+                Failure::new(format!("hooks.{name}[{index}]: {error}{hint}"))
+            })
         })
+    }
+}
+
+/// Why a program that is there is not found. Around a createContainer hook there is nothing but its own file.
+const NOT_STATIC: &str =
+    "; it is there, but not the interpreter or the loader that it needs: make it a static executable";
+
+/// Whether the hook's program is there, but not the file by which the kernel would run it.
+fn needs_another_file(error: &HookError) -> bool {
+    match error {
+        HookError::Run { path, source } => {
+            source.kind() == io::ErrorKind::NotFound && Path::new(path).exists()
+        }
+        _ => false,
     }
 }
 
@@ -106,6 +128,21 @@ mod tests {
             "hooks.createContainer[0]: hook /bin/false: exit status 1"
         );
         assert!(!file.exists());
+    }
+
+    #[test]
+    fn a_program_that_lacks_its_interpreter_is_told_from_one_that_is_not_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let script = folder.path().join("script");
+        fs::write(&script, "#!/no/such/interpreter\n").unwrap();
+        fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let failure = |path: &Path| {
+            let hooks = serde_json::from_value(json!({"createContainer": [{"path": path}]})).unwrap();
+            let hooks = GuestHooks::new(hooks, b"").unwrap();
+            hooks.create_container().unwrap_err().to_string()
+        };
+        assert!(failure(&script).ends_with("make it a static executable"));
+        assert!(failure(&folder.path().join("missing")).ends_with("(os error 2)"));
     }
 
     #[test]
