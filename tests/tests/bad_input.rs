@@ -5,6 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 
 use bulkhead_tests::harness::{Bundle, Host, kernel};
 use nix::mount::{MsFlags, mount, umount};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use serde_json::{Value, json};
 
 /// Runs the bundle, which must be refused in a line that has all these words.
@@ -47,6 +49,20 @@ fn a_config_json_that_is_not_json() {
     assert_refused(&host, &bundle, &[bundle.config().to_str().unwrap()]);
     bundle.write_config(&[0xff; 100]);
     assert_refused(&host, &bundle, &[bundle.config().to_str().unwrap()]);
+}
+
+#[test]
+fn a_config_json_that_is_no_file() {
+    let host = Host::new();
+    let bundle = host.script("true");
+    let config = bundle.config();
+    fs::remove_file(&config).unwrap();
+    // Nobody will ever write to it.
+    mkfifo(&config, Mode::S_IRWXU).unwrap();
+    assert_refused(&host, &bundle, &[config.to_str().unwrap(), "not a regular file"]);
+    fs::remove_file(&config).unwrap();
+    fs::create_dir(&config).unwrap();
+    assert_refused(&host, &bundle, &[config.to_str().unwrap(), "not a regular file"]);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{self, Read},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
@@ -112,16 +113,14 @@ impl Bundle {
             return Err(BundleError::NotText { folder });
         }
         let file = folder.join("config.json");
-        let mut text = Vec::new();
-        let read = File::open(&file).and_then(|from| from.take(MAX_LENGTH + 1).read_to_end(&mut text));
-        let length = read.map_err(|source| match source.kind() {
+        let text = read(&file).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => BundleError::Missing { file: file.clone() },
             _ => BundleError::Unreadable {
                 file: file.clone(),
                 source,
             },
         })?;
-        if length as u64 > MAX_LENGTH {
+        if text.len() as u64 > MAX_LENGTH {
             return Err(BundleError::TooLong { file });
         }
         let document = parse(&text).map_err(|source| BundleError::Syntax {
@@ -172,6 +171,20 @@ impl Bundle {
             .map(|volume| (volume.index, paths.volume_in_guest(volume.index)));
         binds.chain(memory).chain(volumes).collect()
     }
+}
+
+/// Reads a file, and one byte more than it may have if it has more. A named pipe that nobody writes to is not waited for.
+fn read(file: &Path) -> io::Result<Vec<u8>> {
+    let from = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(file)?;
+    if !from.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let mut text = Vec::new();
+    from.take(MAX_LENGTH + 1).read_to_end(&mut text)?;
+    Ok(text)
 }
 
 /// Parses a document, and drops its nulls.
