@@ -1,8 +1,10 @@
 //! An engine creates a container, starts it later, and learns how it ended as its stand-in's parent.
 
 use std::fs;
+use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixListener;
+use std::process::Stdio;
 
 use bulkhead_tests::harness::{ConsoleSocket, Host, LIMIT, processes, receive_descriptor};
 use bulkhead_tests::testbed::channel::WindowSize;
@@ -189,6 +191,49 @@ fn run_can_detach_and_keep() {
     let record: Value = serde_json::from_str(&record).unwrap();
     assert_eq!(record["exit"], json!({"code": 3}));
     detached.delete();
+}
+
+/// Who has read the last byte may ask at once how it ended.
+#[test]
+fn the_record_says_that_it_is_stopped_before_its_output_ends() {
+    let host = Host::new();
+    let bundle = host.script("echo the last; exit 3");
+    for _ in 0..3 {
+        let id = host.new_id();
+        let (mut reader, writer) = io::pipe().unwrap();
+        let mut create = host.bulkhead().args(["create", "--bundle"]);
+        create = create.arg(bundle.folder()).arg(&id);
+        let command = create.command().stdin(Stdio::null()).stderr(Stdio::null());
+        assert!(command.stdout(writer).status().unwrap().success());
+        // It has the pipe, too.
+        drop(create);
+        assert_eq!(host.bulkhead().args(["start", &id]).output().success(), "");
+        let mut said = String::new();
+        reader.read_to_string(&mut said).unwrap();
+        let record = fs::read(host.state().join(&id).join("state.json")).unwrap();
+        let record: Value = serde_json::from_slice(&record).unwrap();
+        assert_eq!(
+            (said.as_str(), &record["status"], &record["exit"]),
+            ("the last\n", &json!("stopped"), &json!({"code": 3}))
+        );
+        assert_eq!(host.bulkhead().args(["delete", &id]).output().success(), "");
+    }
+}
+
+/// What other callers of runc may give.
+#[test]
+fn options_that_change_nothing_here_are_taken() {
+    let host = Host::new();
+    let run = host.bulkhead().args(["--rootless", "false", "run", "--bundle"]);
+    let run = run.arg(host.script("echo runs").folder()).arg(host.new_id());
+    let run = run.args([
+        "--no-pivot",
+        "--no-new-keyring",
+        "--no-subreaper",
+        "--preserve-fds",
+        "0",
+    ]);
+    assert_eq!(run.output().success(), "runs\n");
 }
 
 #[test]
