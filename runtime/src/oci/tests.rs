@@ -83,10 +83,7 @@ fn a_bundle_that_is_not_there_or_has_no_document_says_so() {
         "B/config.json: no such file; a bundle is a folder with a config.json, which `bulkhead spec` can write"
     );
     fs::create_dir(folder.path().join("config.json")).expect("folder");
-    assert_eq!(
-        error_of(folder.path()),
-        "B/config.json: Is a directory (os error 21)"
-    );
+    assert_eq!(error_of(folder.path()), "B/config.json: it is not a regular file");
 }
 
 #[test]
