@@ -31,6 +31,7 @@ use rustix::{fs::Uid, process::Pid, thread::UnshareFlags};
 
 use crate::{
     error::AgentError,
+    failure::Failure,
     process::{
         Process,
         channel::{AgentEnd, Message},
@@ -258,7 +259,11 @@ impl Container {
             reaper,
         )?;
         drop(files);
-        Ok(launched.establish(carrier, true).await?)
+        let established = launched.establish(carrier, true).await;
+        established.map_err(|failure| match cgroup.oom_kills() {
+            0 => failure.into(),
+            _ => Failure::new("linux.resources.memory.limit: too little for the process to be set up").into(),
+        })
     }
 
     /// Without process ids of its own the kernel does not end the others with the first.

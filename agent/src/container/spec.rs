@@ -8,7 +8,7 @@ use oci_spec::runtime::{
     Linux, LinuxCapabilities, LinuxIOPriority, LinuxResources, Mount, PosixRlimit, Root, User,
 };
 use rustix::thread::CapabilitySet;
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 use thiserror::Error;
 
@@ -32,6 +32,9 @@ pub enum SpecError {
         problem: String,
     },
 }
+
+/// The longest host or domain name (`__NEW_UTS_LEN`).
+const LONGEST_NAME: usize = 64;
 
 impl SpecError {
     /// A wrong value.
@@ -117,7 +120,7 @@ impl ContainerSpec {
         if let Some(process) = value.get_mut("process") {
             leave_out_unknown_capabilities(process);
         }
-        let document: Document = serde_json::from_value(value)?;
+        let document: Document = read("", value)?;
         let missing = |field: &str| SpecError::invalid(field, "is missing");
         let container = Self {
             root: document.root.ok_or_else(|| missing("root"))?,
@@ -131,6 +134,8 @@ impl ContainerSpec {
         if !container.root.path().is_absolute() {
             return Err(SpecError::invalid("root.path", "is not absolute"));
         }
+        check_name("hostname", container.hostname.as_deref())?;
+        check_name("domainname", container.domainname.as_deref())?;
         check_process(&container.process, "process.")?;
         for (index, mount) in container.mounts.iter().enumerate() {
             let field = format!("mounts[{index}].destination");
@@ -147,7 +152,20 @@ impl ContainerSpec {
 pub fn parse_resources(json: &[u8]) -> Result<LinuxResources, SpecError> {
     let mut resources: Value = serde_json::from_slice(json)?;
     prepare_resources(&mut resources);
-    Ok(serde_json::from_value(resources)?)
+    read("linux.resources", resources)
+}
+
+/// Reads what is at `root` of a config.json. The error names the field.
+fn read<T: DeserializeOwned>(root: &str, value: Value) -> Result<T, SpecError> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let path = error.path().to_string();
+        let field = match (root, path.as_str()) {
+            ("", _) => path,
+            (_, ".") => root.to_owned(),
+            (_, below) => format!("{root}.{below}"),
+        };
+        SpecError::invalid(field, error.into_inner().to_string())
+    })
 }
 
 fn prepare_resources(resources: &mut Value) {
@@ -166,7 +184,7 @@ fn prepare_resources(resources: &mut Value) {
 pub fn parse_process(json: &[u8]) -> Result<Process, SpecError> {
     let mut value: Value = serde_json::from_slice(json)?;
     leave_out_unknown_capabilities(&mut value);
-    let process: Process = serde_json::from_value(value)?;
+    let process: Process = read("process", value)?;
     check_process(&process, "process.")?;
     Ok(process)
 }
@@ -239,6 +257,17 @@ fn check_process(process: &Process, prefix: &str) -> Result<(), SpecError> {
 pub fn check_id(field: &str, id: u32) -> Result<(), SpecError> {
     if id == u32::MAX {
         return Err(SpecError::invalid(field, format!("{id} is no id")));
+    }
+    Ok(())
+}
+
+/// Checks a host or domain name.
+fn check_name(field: &str, name: Option<&str>) -> Result<(), SpecError> {
+    let name = name.unwrap_or_default();
+    check_text(field, name)?;
+    if name.len() > LONGEST_NAME {
+        let problem = format!("is longer than the {LONGEST_NAME} bytes that the kernel takes");
+        return Err(SpecError::invalid(field, problem));
     }
     Ok(())
 }

@@ -16,6 +16,7 @@ use super::{
     process::check_words,
     refuse_unsupported,
     spec::drop_nulls,
+    texts::check_texts,
     validate::{resolve, validate},
     vm_annotations,
 };
@@ -132,6 +133,7 @@ impl Bundle {
 
     fn check(folder: PathBuf, mut document: Value) -> Result<Self, FieldError> {
         let mut spec = Spec::view(&document)?;
+        check_texts(&document)?;
         leave_out_devices_of_the_host(&mut spec, &mut document);
         vm_annotations::complete(&mut spec.vm, &spec.annotations)?;
         let (root, mut binds) = validate(&spec, &folder)?;

@@ -14,6 +14,7 @@ mod process;
 mod refuse;
 mod shared_memory;
 mod spec;
+mod texts;
 mod validate;
 mod vm;
 mod vm_annotations;

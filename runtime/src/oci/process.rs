@@ -4,13 +4,14 @@ use bulkhead_agent_protocol::spec::RLIMITS;
 use rustix::thread::CapabilitySet;
 use serde_json::Value;
 
-use super::{FieldError, refuse::refuse_unsupported_process};
+use super::{FieldError, refuse::refuse_unsupported_process, texts::check_texts_of};
 
 /// Checks the process object of a further process.
 ///
 /// # Errors
 /// The first field that is wrong, or asks for what cannot be done, named as in config.json.
 pub fn check_further_process(process: &Value) -> Result<(), FieldError> {
+    check_texts_of(process, "process")?;
     refuse_unsupported_process(process)?;
     check_words(process)
 }

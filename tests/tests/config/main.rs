@@ -9,3 +9,4 @@ mod process;
 mod refused;
 mod resources;
 mod security;
+mod wrong;

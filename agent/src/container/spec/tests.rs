@@ -95,6 +95,17 @@ fn what_is_wrong_is_said() {
             "process.user.additionalGids: 4294967295 is no id",
         ),
         ("root.path", json!("rootfs"), "root.path: is not absolute"),
+        ("hostname", json!("a\u{0}"), "hostname: has a NUL byte in it"),
+        (
+            "domainname",
+            json!("x".repeat(65)),
+            "domainname: is longer than the 64 bytes that the kernel takes",
+        ),
+        (
+            "linux.seccomp",
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": [7], "action": "SCMP_ACT_LOG"}]}),
+            "linux.seccomp.syscalls[0].names[0]: invalid type: integer `7`, expected a string",
+        ),
         ("linux", Value::Null, "linux: is missing"),
     ] {
         let mut document = minimal();
