@@ -30,7 +30,7 @@ use super::{
     pod_config::PodConfig,
     process::Progress,
     task::{Announcement, Task, exit_status},
-    task_service::whole,
+    task_service::{end_if_unused, whole},
     tasks::Tasks,
 };
 
@@ -182,16 +182,14 @@ impl Service for SandboxService {
         let tasks = Arc::clone(&self.tasks);
         whole(async move {
             // One that could not be created is shut down all the same.
-            let Ok(sandbox) = tasks.get(&request.sandbox_id) else {
+            let Ok(sandbox) = tasks.get_unwanted(&request.sandbox_id).await else {
                 return Ok(());
             };
             stop(&sandbox, LAST_STEPS).await?;
             tasks.delete(&sandbox).await.map(drop)
         })
         .await?;
-        if self.tasks.is_empty() {
-            self.shutdown.notify_one();
-        }
+        end_if_unused(&self.tasks, &self.shutdown);
         Ok(ShutdownSandboxResponse::default())
     }
 

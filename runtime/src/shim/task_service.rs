@@ -57,6 +57,16 @@ impl TaskService {
     }
 }
 
+/// Has the shim end if it has no task, which is known when those are settled that are being made or removed.
+pub fn end_if_unused(tasks: &Arc<Tasks>, shutdown: &Arc<Notify>) {
+    let (tasks, shutdown) = (Arc::clone(tasks), Arc::clone(shutdown));
+    tokio::spawn(async move {
+        if tasks.are_gone().await {
+            shutdown.notify_one();
+        }
+    });
+}
+
 /// Carries something out to its end, though nobody may wait for the answer any more.
 pub async fn whole<T: Send + 'static>(
     work: impl Future<Output = Result<T, Error>> + Send + 'static,
@@ -122,8 +132,8 @@ impl Service for TaskService {
 
     async fn delete(&self, _: &TtrpcContext, request: DeleteRequest) -> ttrpc::Result<DeleteResponse> {
         let tasks = Arc::clone(&self.tasks);
-        let task = tasks.get(&request.id)?;
         let (pid, end) = whole(async move {
+            let task = tasks.get_unwanted(&request.id).await?;
             if request.exec_id.is_empty() {
                 let (pid, end) = tasks.delete(&task).await?;
                 Ok((pid, Some(end)))
@@ -231,9 +241,7 @@ impl Service for TaskService {
     }
 
     async fn shutdown(&self, _: &TtrpcContext, _: ShutdownRequest) -> ttrpc::Result<Empty> {
-        if self.tasks.is_empty() {
-            self.shutdown.notify_one();
-        }
+        end_if_unused(&self.tasks, &self.shutdown);
         Ok(Empty::default())
     }
 }

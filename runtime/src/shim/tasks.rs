@@ -6,6 +6,7 @@ use std::{
 };
 
 use containerd_shim_protos::api::CreateTaskRequest;
+use tokio::sync::Notify;
 
 use super::{
     context::Context,
@@ -20,8 +21,22 @@ use super::{
 #[derive(Debug)]
 pub struct Tasks {
     context: Arc<Context>,
-    /// None: it is being made.
-    tasks: Mutex<HashMap<String, Option<Arc<Task>>>>,
+    tasks: Mutex<HashMap<String, Entry>>,
+    /// A task is made, or not made, or removed, or not removed.
+    settled: Notify,
+}
+
+#[derive(Debug)]
+enum Entry {
+    /// It is being made.
+    Making {
+        /// Whether it is to be removed then.
+        unwanted: bool,
+    },
+    /// It is there.
+    There(Arc<Task>),
+    /// It is being removed.
+    Leaving(Arc<Task>),
 }
 
 impl Tasks {
@@ -30,6 +45,7 @@ impl Tasks {
         Self {
             context,
             tasks: Mutex::default(),
+            settled: Notify::new(),
         }
     }
 
@@ -48,14 +64,10 @@ impl Tasks {
             if tasks.contains_key(&id) {
                 return Err(Error::Exists(format!("task {id}")));
             }
-            tasks.insert(id.clone(), None);
+            tasks.insert(id.clone(), Entry::Making { unwanted: false });
         }
         let created = Task::create(&self.context, request, announcement).await;
-        let mut tasks = lock(&self.tasks);
-        match &created {
-            Ok(task) => drop(tasks.insert(id, Some(Arc::clone(task)))),
-            Err(_) => drop(tasks.remove(&id)),
-        }
+        self.settle(&id, created.as_ref().ok().cloned());
         created
     }
 
@@ -64,8 +76,26 @@ impl Tasks {
     /// # Errors
     /// [`Error::NoTask`].
     pub fn get(&self, id: &str) -> Result<Arc<Task>, Error> {
-        let task = lock(&self.tasks).get(id).cloned().flatten();
-        task.ok_or_else(|| Error::NoTask(id.to_owned()))
+        match lock(&self.tasks).get(id) {
+            Some(Entry::There(task) | Entry::Leaving(task)) => Ok(Arc::clone(task)),
+            Some(Entry::Making { .. }) | None => Err(Error::NoTask(id.to_owned())),
+        }
+    }
+
+    /// A task that is to be removed. If it is being made, that is waited for: who asked for it may not wait any more.
+    ///
+    /// # Errors
+    /// [`Error::NoTask`].
+    pub async fn get_unwanted(&self, id: &str) -> Result<Arc<Task>, Error> {
+        loop {
+            let settled = self.settled.notified();
+            if let Some(Entry::Making { unwanted }) = lock(&self.tasks).get_mut(id) {
+                *unwanted = true;
+            } else {
+                return self.get(id);
+            }
+            settled.await;
+        }
     }
 
     /// A process of a task; the first one has no name.
@@ -82,14 +112,43 @@ impl Tasks {
     ///
     /// # Errors
     /// See [`Task::delete`].
-    pub async fn delete(&self, task: &Task) -> Result<(u32, End), Error> {
-        let deleted = task.delete().await?;
-        lock(&self.tasks).remove(&task.id);
-        Ok(deleted)
+    pub async fn delete(&self, task: &Arc<Task>) -> Result<(u32, End), Error> {
+        if let Some(entry) = lock(&self.tasks).get_mut(&task.id) {
+            *entry = Entry::Leaving(Arc::clone(task));
+        }
+        let deleted = task.delete().await;
+        let stays = deleted.is_err().then(|| Arc::clone(task));
+        self.settle(&task.id, stays);
+        deleted
     }
 
-    /// Whether there is none, and none in the making.
-    pub fn is_empty(&self) -> bool {
-        lock(&self.tasks).is_empty()
+    fn settle(&self, id: &str, task: Option<Arc<Task>>) {
+        let mut tasks = lock(&self.tasks);
+        match (tasks.get_mut(id), task) {
+            (Some(entry @ Entry::Making { unwanted: true }), Some(task)) => *entry = Entry::Leaving(task),
+            (Some(entry), Some(task)) => *entry = Entry::There(task),
+            // Somebody else has removed it.
+            (None, Some(_)) => {}
+            (_, None) => drop(tasks.remove(id)),
+        }
+        self.settled.notify_waiters();
+    }
+
+    /// Whether there is none, once those are settled that are being made or removed. It is not waited for them if others
+    /// are there.
+    pub async fn are_gone(&self) -> bool {
+        loop {
+            let settled = self.settled.notified();
+            {
+                let tasks = lock(&self.tasks);
+                if tasks.is_empty() {
+                    return true;
+                }
+                if tasks.values().any(|entry| matches!(entry, Entry::There(_))) {
+                    return false;
+                }
+            }
+            settled.await;
+        }
     }
 }

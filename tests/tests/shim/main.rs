@@ -1,6 +1,7 @@
 //! The shim, as containerd drives it.
 
 mod containerd;
+mod given_up;
 mod many;
 
 use std::{fs, os::unix::process::ExitStatusExt, process::Command};

@@ -19,7 +19,7 @@ use super::{
 };
 
 /// A network namespace in which pods are, one after the other.
-struct Network(String);
+pub struct Network(String);
 
 impl Network {
     fn new() -> Self {
@@ -61,7 +61,7 @@ impl Drop for Network {
 }
 
 /// The bundle of a pod.
-fn pod(containerd: &Containerd, id: &str, network: Option<&Network>) -> Bundle {
+pub fn pod(containerd: &Containerd, id: &str, network: Option<&Network>) -> Bundle {
     containerd.host.bundle(|config| {
         config["annotations"] = json!({
             "io.kubernetes.cri.container-type": "sandbox",
