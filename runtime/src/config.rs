@@ -47,6 +47,8 @@ pub struct Config {
     pub host_overhead_mib: u32,
     /// How long a guest may take from its start until its agent answers, in seconds.
     pub boot_timeout_seconds: u32,
+    /// How long the agent of a guest that runs may be silent, in seconds; 0: for ever.
+    pub agent_timeout_seconds: u32,
 }
 
 impl Default for Config {
@@ -67,12 +69,13 @@ impl Default for Config {
             memory_overhead_mib: 64,
             host_overhead_mib: 64,
             boot_timeout_seconds: 30,
+            agent_timeout_seconds: 120,
         }
     }
 }
 
 /// Every key, in the order of the documentation.
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     "kernel",
     "initramfs",
     "vmm",
@@ -86,6 +89,7 @@ const KEYS: [&str; 13] = [
     "memory_overhead_mib",
     "host_overhead_mib",
     "boot_timeout_seconds",
+    "agent_timeout_seconds",
 ];
 
 /// The least memory that the VMM accepts, in MiB.

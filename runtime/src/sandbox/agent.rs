@@ -7,9 +7,9 @@ use bulkhead_agent_protocol::{
     AGENT_PORT, AgentClient, SHARED_FOLDER, SHARED_TAG, VOLUME_FOLDER,
     messages::{
         self, ConfigureNetworkRequest, ConnectPortRequest, CreateContainerRequest, CreatePodRequest,
-        DeleteRequest, LoadAppArmorProfileRequest, OnlineProcessorsRequest, PlugMemoryRequest,
-        ReleaseDisksRequest, ResizeTerminalRequest, ShutdownRequest, SignalRequest, StartContainerRequest,
-        Stdio, Storage, UpdateVolumeRequest, WaitRequest, WaitResponse,
+        DeleteRequest, DescribeRequest, LoadAppArmorProfileRequest, OnlineProcessorsRequest,
+        PlugMemoryRequest, ReleaseDisksRequest, ResizeTerminalRequest, ShutdownRequest, SignalRequest,
+        StartContainerRequest, Stdio, Storage, UpdateVolumeRequest, WaitRequest, WaitResponse,
     },
 };
 use protobuf::MessageField;
@@ -74,6 +74,16 @@ impl Agent {
         Self {
             client: AgentClient::new(Client::new(Socket::new(connection))),
         }
+    }
+
+    /// Asks who it is, which tells that it answers.
+    ///
+    /// # Errors
+    /// It does not.
+    pub async fn describe(&self) -> Result<(), AgentError> {
+        let request = DescribeRequest::default();
+        self.client.describe(Context::default(), &request).await?;
+        Ok(())
     }
 
     /// Gives the guest an AppArmor profile, for processes that are made later.

@@ -6,16 +6,28 @@ use bulkhead_agent_protocol::AGENT_PORT;
 
 use super::{
     Agent, AgentError, Growth, GuestSocket, Machine, Network, SharedFolder, StateError, StateFolder, Uplink,
-    Vmm, VmmControl, VmmEnd, VmmError, plugged_disks::attached,
+    Vmm, VmmControl, VmmEnd, VmmError,
+    heartbeat::{Heartbeat, Pulse},
+    plugged_disks::attached,
 };
 
-/// How long the VMM may take to answer a question about a guest that is in trouble.
+/// How long the VMM's end may take to be seen after that of a connection.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// How long a guest's agent may be silent.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// From the guest's start.
+    pub boot_seconds: u32,
+    /// From then on; 0: for ever.
+    pub agent_seconds: u32,
+}
 
 /// A running microVM whose agent answers. When its owner drops it, the microVM is killed.
 pub struct Sandbox {
-    /// None if it is another monitor's.
+    /// None if it is another monitor's, or has been killed.
     vmm: Option<Vmm>,
+    heartbeat: Heartbeat,
     /// Whether the guest has to write back before its end.
     is_written: bool,
     /// Whether it can have got disks since its start.
@@ -48,6 +60,14 @@ pub enum StartError {
         /// The last lines of the guest's console, oldest first.
         console: Vec<String>,
     },
+    /// The guest ran, and its agent does not answer any more.
+    #[error("the guest's agent has not answered for {seconds} s (agent_timeout_seconds)")]
+    Hangs {
+        /// How long it was given.
+        seconds: u32,
+        /// The last lines of the guest's console, oldest first.
+        console: Vec<String>,
+    },
     /// A stream to the guest could not be opened.
     #[error("a stream to the guest: {0}")]
     Stream(io::Error),
@@ -69,7 +89,7 @@ impl StartError {
     pub fn console(&self) -> &[String] {
         match self {
             Self::Ended(end) => end.console(),
-            Self::Silent { console, .. } => console,
+            Self::Silent { console, .. } | Self::Hangs { console, .. } => console,
             _ => &[],
         }
     }
@@ -112,27 +132,30 @@ impl Sandbox {
     ///
     /// # Errors
     /// The VMM ended, or the agent did not answer in time.
-    pub async fn boot(mut starting: Starting, timeout_seconds: u32) -> Result<Self, StartError> {
-        let timeout = Duration::from_secs(timeout_seconds.into());
+    pub async fn boot(mut starting: Starting, patience: Patience) -> Result<Self, StartError> {
+        let seconds = patience.boot_seconds;
         let connection = tokio::select! {
             biased;
             connection = starting.uplink.accept(AGENT_PORT) => connection,
             end = starting.vmm.ended() => return Err(end.into()),
-            () = tokio::time::sleep(timeout) => {
-                let console = tokio::time::timeout(LAST_WORDS, starting.vmm.console()).await;
-                let console = console.unwrap_or_default();
-                return Err(StartError::Silent { seconds: timeout_seconds, console });
+            () = tokio::time::sleep(Duration::from_secs(seconds.into())) => {
+                let console = starting.vmm.control().last_words().await;
+                return Err(StartError::Silent { seconds, console });
             }
         };
         match connection {
-            Ok(connection) => Ok(Self {
-                agent: Agent::new(connection),
-                control: starting.vmm.control(),
-                vmm: Some(starting.vmm),
-                is_written: starting.is_written,
-                gets_disks: starting.gets_disks,
-                guest: starting.guest,
-            }),
+            Ok(connection) => {
+                let (agent, control) = (Agent::new(connection), starting.vmm.control());
+                Ok(Self {
+                    heartbeat: Heartbeat::start(agent.clone(), control.clone(), patience.agent_seconds),
+                    agent,
+                    control,
+                    vmm: Some(starting.vmm),
+                    is_written: starting.is_written,
+                    gets_disks: starting.gets_disks,
+                    guest: starting.guest,
+                })
+            }
             // The VMM has closed its end, so it is about to end.
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Err(starting.vmm.ended().await.into()),
             Err(e) => Err(StartError::Uplink(e)),
@@ -146,12 +169,15 @@ impl Sandbox {
     /// It has ended.
     pub async fn join(owner: &StateFolder) -> Result<Self, StartError> {
         let guest = GuestSocket::of(owner)?;
+        let (agent, control) = (Agent::connect(&guest).await?, VmmControl::of(owner)?);
         Ok(Self {
             vmm: None,
+            // Its owner's monitor asks.
+            heartbeat: Heartbeat::start(agent.clone(), control.clone(), 0),
             is_written: false,
             gets_disks: false,
-            agent: Agent::connect(&guest).await?,
-            control: VmmControl::of(owner)?,
+            agent,
+            control,
             guest: Arc::new(guest),
         })
     }
@@ -175,6 +201,17 @@ impl Sandbox {
     /// The way to the guest's ports.
     pub fn guest(&self) -> Arc<GuestSocket> {
         Arc::clone(&self.guest)
+    }
+
+    /// Tells when the agent does not answer any more, if that is this monitor's to see.
+    pub fn pulse(&self) -> Pulse {
+        self.heartbeat.pulse()
+    }
+
+    /// Kills the microVM, if it is this monitor's. There is nothing to be ended then.
+    pub fn kill(&mut self) {
+        self.vmm = None;
+        (self.is_written, self.gets_disks) = (false, false);
     }
 
     /// Ends it, when its owner's container has ended. A guest that has nothing to write back is killed at once.
@@ -206,6 +243,7 @@ impl Sandbox {
         &mut self,
         action: impl Future<Output = Result<T, E>>,
     ) -> Result<T, StartError> {
+        let pulse = self.pulse();
         let error = tokio::select! {
             biased;
             result = action => match result {
@@ -213,6 +251,7 @@ impl Sandbox {
                 Err(error) => error.into(),
             },
             end = self.vmm_ended() => return Err(end.into()),
+            hangs = pulse.stopped() => return Err(hangs),
         };
         if self.vmm.is_none() || !matches!(error, StartError::Agent(AgentError::Lost(_))) {
             return Err(error);

@@ -10,7 +10,6 @@ use std::{
 
 use bulkhead_agent_protocol::SHARED_TAG;
 use bulkhead_vmm::{
-    control::{Request, Response},
     failure::with_causes,
     launch::{self, Launch, LaunchError},
 };
@@ -156,14 +155,6 @@ impl Vmm {
         drop(self.pidfd.readable().await);
         let report = serde_json::from_slice(&self.said).ok();
         VmmEnd::new(report, wait(self.pidfd.get_ref()), Rc::clone(&self.boot_files))
-    }
-
-    /// The last lines of the guest's console; none if the VMM does not answer.
-    pub async fn console(&self) -> Vec<String> {
-        match self.control.ask(&Request::Console {}).await {
-            Ok(Response::Console { lines }) => lines,
-            _ => Vec::new(),
-        }
     }
 
     /// The way to ask it.

@@ -6,6 +6,7 @@ use std::{
     os::fd::{BorrowedFd, OwnedFd},
     path::PathBuf,
     rc::Rc,
+    time::Duration,
 };
 
 use bulkhead_vmm::control::{Request, Response};
@@ -13,12 +14,16 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest},
     net::UnixStream,
+    time::timeout,
 };
 
 use super::{StateError, StateFolder, folder::address};
 
 /// The most that is read of what a VMM says, in bytes: it is not trusted to stop.
 pub const LONGEST_ANSWER: usize = 1 << 20;
+
+/// How long the VMM may take to answer a question about a guest that is in trouble.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// The way to a VMM's control socket. Clones lead to the same.
 #[derive(Clone)]
@@ -39,6 +44,14 @@ impl VmmControl {
             socket: address(&handle, StateFolder::CONTROL),
             _folder: Rc::new(handle),
         })
+    }
+
+    /// The last lines of the guest's console; none if the VMM does not answer at once.
+    pub async fn last_words(&self) -> Vec<String> {
+        match timeout(LAST_WORDS, self.ask(&Request::Console {})).await {
+            Ok(Ok(Response::Console { lines })) => lines,
+            _ => Vec::new(),
+        }
     }
 
     /// Sends a request and waits for the answer.

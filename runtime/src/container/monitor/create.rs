@@ -16,7 +16,7 @@ use crate::{
     metrics,
     oci::{GuestPaths, for_guest},
     sandbox::{
-        AppArmorError, AppArmorProfile, DiskError, Disks, Machine, NewContainer, NewState, Owner,
+        AppArmorError, AppArmorProfile, DiskError, Disks, Machine, NewContainer, NewState, Owner, Patience,
         ProcessIdentity, Sandbox, SharedFiles, SharedFolder, StartError, Starting, State, StateFolder,
         Status, StorageError, leave_mount_namespace,
     },
@@ -158,7 +158,11 @@ impl Monitor {
         let starting = Starting::launch(machine, &self.folder, &shared, self.cgroup.as_fd())
             .in_stage(Stage::StartVmm)?;
         self.stopwatch.enter(Stage::BootGuest);
-        let sandbox = Sandbox::boot(starting, self.config.boot_timeout_seconds)
+        let patience = Patience {
+            boot_seconds: self.config.boot_timeout_seconds,
+            agent_seconds: self.config.agent_timeout_seconds,
+        };
+        let sandbox = Sandbox::boot(starting, patience)
             .await
             .in_stage(Stage::BootGuest)?;
         tracing::debug!("agent ready");

@@ -86,30 +86,47 @@ impl Monitor {
         let (exit, guest) = {
             let volumes = Watcher::start(&self.bundle).in_stage(Stage::RunContainer)?;
             let agent = sandbox.agent().clone();
+            let hangs = sandbox.pulse().stopped();
             let end = sandbox.attempt(agent.wait(self.folder.id().as_str()));
-            tokio::pin!(end);
+            tokio::pin!(end, hangs);
             loop {
-                tokio::select! {
-                    biased;
-                    end = &mut end => break container.ended(end).await,
-                    signal = signals.next() => container.pass_on(signal.in_stage(Stage::RunContainer)?).await,
-                    () = go.notified() => {
-                        match container.start().await {
-                            Ok(()) => container.voice.say(&Notice::Running).await,
-                            Err(failure) => {
-                                container.voice.complain(&failure).await;
-                                container.give_up().await;
+                let turn = async {
+                    tokio::select! {
+                        biased;
+                        end = &mut end => return Ok(Some(end)),
+                        signal = signals.next() => container.pass_on(signal.in_stage(Stage::RunContainer)?).await,
+                        () = go.notified() => {
+                            match container.start().await {
+                                Ok(()) => container.voice.say(&Notice::Running).await,
+                                Err(failure) => {
+                                    container.voice.complain(&failure).await;
+                                    container.give_up().await;
+                                }
                             }
                         }
+                        changed = volumes.changed() => container.replace(&changed).await,
+                        Some(asked) = requests.recv() => {
+                            let response = container.carry_out(&asked.request).await;
+                            asked.answer(response);
+                        }
                     }
-                    changed = volumes.changed() => container.replace(&changed).await,
-                    Some(asked) = requests.recv() => {
-                        let response = container.carry_out(&asked.request).await;
-                        asked.answer(response);
-                    }
+                    Ok(None)
+                };
+                // Whatever is being done with the guest, it may not answer any more.
+                let end = tokio::select! {
+                    biased;
+                    end = turn => end?,
+                    hangs = &mut hangs => Some(Err(hangs)),
+                };
+                if let Some(end) = end {
+                    break container.ended(end).await;
                 }
             }
         };
+        if guest == Guest::Gone {
+            // One that hangs is not gone yet, and holds its streams.
+            sandbox.kill();
+        }
         tokio::select! {
             biased;
             () = container.drain(&mut sandbox, guest) => {}
