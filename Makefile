@@ -15,7 +15,7 @@ export BULKHEAD_INITRAMFS := $(CURDIR)/$(guest)/initramfs.cpio
 
 # What the product is built with, what its guest kernel is, and what the emulated host for tests needs.
 build_packages   := gcc libc6-dev libseccomp-dev
-kernel_packages  := make binutils flex bison bc perl tar xz-utils libelf-dev linux-source-6.12
+kernel_packages  := make binutils flex bison bc patch perl tar xz-utils libelf-dev linux-source-6.12
 testbed_packages := qemu-system-x86 busybox-static cpio kmod zstd libcap-ng-dev erofs-utils e2fsprogs qemu-utils apparmor iproute2 systemd dbus
 caller_packages  := podman buildah netavark conmon catatonit docker.io iptables containerd containernetworking-plugins
 bench_packages   := runc crun
@@ -91,8 +91,9 @@ product: packages
 	@mkdir -p $(guest)
 	@cmp -s "$$(guest-kernel/build)" $(guest)/vmlinux || cp "$$(guest-kernel/build)" $(guest)/vmlinux
 	@echo '== Release build (3 minutes at first)'
-	@cargo build --release --package bulkhead-runtime --package bulkhead-vmm --package bulkhead-agent \
-		--package bulkhead-rootfs-builder
+	@cargo build --release --package bulkhead-runtime --package bulkhead-vmm --package bulkhead-rootfs-builder
+	@cargo build --profile agent --package bulkhead-agent
+	@cp $(target)/agent/bulkhead-agent $(release)/bulkhead-agent
 	@$(release)/bulkhead-rootfs initramfs --agent $(release)/bulkhead-agent --output $(guest)/initramfs.cpio
 
 testbed: packages
