@@ -120,7 +120,8 @@ impl Pod {
         }
     }
 
-    /// Ends it as the signal would end a program that waits for signals: those that ask for the end are obeyed.
+    /// Ends it as the signal would end a program that waits for signals: those that ask for the end are obeyed. 0 is no
+    /// signal, and tells whether it is alive.
     ///
     /// # Errors
     /// The number is no signal's, or it has ended.
@@ -129,7 +130,7 @@ impl Pod {
         let signal = match i32::try_from(number) {
             Ok(libc::SIGKILL) => number,
             Ok(libc::SIGTERM | libc::SIGINT) => 0,
-            Ok(1..=64) => return Ok(()),
+            Ok(0..=64) => return Ok(()),
             _ => return Err(AgentError::Request(format!("{number} is no signal"))),
         };
         self.end.send_replace(Some(Exit::by(signal)));

@@ -71,11 +71,11 @@ pub fn next(signals: &OwnedFd) -> io::Result<i32> {
 const REAL_TIME: (u32, u32) = (34, 64);
 
 /// A signal's number by its number or its name, with or without `SIG`, in any case; real-time signals are `RTMIN+n` and
-/// `RTMAX-n`.
+/// `RTMAX-n`. 0 is none, which nobody gets, and is an error only where there is nobody (kill(2)).
 pub fn parse(text: &str) -> Option<u32> {
     let (first, last) = REAL_TIME;
     if let Ok(number) = text.parse::<u32>() {
-        return (1..=last).contains(&number).then_some(number);
+        return (0..=last).contains(&number).then_some(number);
     }
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
@@ -104,6 +104,7 @@ mod tests {
     #[test]
     fn signals_go_by_number_and_by_name() {
         for (text, number) in [
+            ("0", 0),
             ("9", 9),
             ("KILL", 9),
             ("SIGKILL", 9),
@@ -117,7 +118,7 @@ mod tests {
             assert_eq!(parse(text), Some(number), "{text}");
         }
         for text in [
-            "", "0", "65", "-9", "BLA", "SIG", "RTMIN+31", "RTMIN-1", "RTMAX+1", "RTMAX-31", "RTMIN3",
+            "", "65", "-9", "BLA", "SIG", "RTMIN+31", "RTMIN-1", "RTMAX+1", "RTMAX-31", "RTMIN3",
         ] {
             assert_eq!(parse(text), None, "{text}");
         }

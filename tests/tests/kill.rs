@@ -24,9 +24,13 @@ fn a_signal_reaches_the_first_process_or_all() {
     container.wait_for("other caught USR1\n");
     let unknown = container.command("kill").arg("SIGNAL").output().refusal();
     assert_eq!(unknown, "bulkhead: unknown signal \"SIGNAL\"");
+    // 0 is no signal, and tells whether there is somebody.
+    assert_eq!(container.command("kill").arg("0").output().success(), "");
     // SIGTERM is what is sent where nothing is said.
     assert_eq!(container.command("kill").output().success(), "");
     assert_eq!(container.wait(), WaitStatus::Exited(container.pid, 4));
+    let nobody = container.command("kill").arg("0").output().refusal();
+    assert_eq!(nobody, "bulkhead: container not running");
     let said = container.stdout();
     assert_eq!(
         (

@@ -14,7 +14,7 @@ use std::{os::fd::OwnedFd, sync::Arc};
 
 use rustix::{
     io::Errno,
-    process::{Pid, Signal, kill_process},
+    process::{Pid, Signal, kill_process, test_kill_process},
 };
 use tokio::io::AsyncReadExt;
 
@@ -106,11 +106,14 @@ impl Process {
     }
 }
 
-/// Sends a signal by its number.
+/// Sends a signal by its number. 0 is none, and tells whether the process is there (kill(2)).
 ///
 /// # Errors
 /// When the number is no signal.
 pub fn send_signal(pid: Pid, number: u32) -> Result<Result<(), Errno>, AgentError> {
+    if number == 0 {
+        return Ok(test_kill_process(pid));
+    }
     let wrong = || AgentError::Request(format!("{number} is no signal"));
     let number = i32::try_from(number)
         .ok()

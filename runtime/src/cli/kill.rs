@@ -19,7 +19,7 @@ pub struct Kill {
     /// The container's name
     #[arg(value_name = "ID")]
     id: String,
-    /// Name or number
+    /// Name or number; 0 sends none, and tells by the exit code whether the container runs
     #[arg(value_name = "SIGNAL", default_value = "TERM")]
     signal: String,
 }

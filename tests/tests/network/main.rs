@@ -169,7 +169,7 @@ fn a_container_talks_to_the_network_of_its_namespace() {
 fn interfaces_of_many_kinds_come_between_create_and_start() {
     let host = host();
     let outside = Namespace::new();
-    let script = "ip -o addr; ping -c 1 -w 60 10.1.0.2; ping -c 1 -w 60 10.2.0.2; ping -c 1 -w 60 10.3.0.2; \
+    let script = "ip -o link; ip -o addr; ping -c 1 -w 60 10.1.0.2; ping -c 1 -w 60 10.2.0.2; ping -c 1 -w 60 -s 1372 10.3.0.2; \
                   echo served; exec sleep 100000";
     let container = host.create(&bundle(&host, None, script));
     let inside = container.pid;
@@ -211,6 +211,8 @@ fn interfaces_of_many_kinds_come_between_create_and_start() {
     ] {
         assert!(said.contains(expected), "{expected:?} is not in\n{said}");
     }
+    let small = |line: &str| line.contains(" eth2: ") && line.contains(" mtu 1400 ");
+    assert!(said.lines().any(small), "{said}");
     let _ = container.command("delete").arg("--force").output().success();
 }
 

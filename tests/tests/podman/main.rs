@@ -1,9 +1,12 @@
 //! A person uses podman, with bulkhead as its runtime.
 
+mod pods;
+
 use std::ffi::OsStr;
 use std::fs;
 use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::fs::FileTypeExt;
+use std::process::Command;
 
 use bulkhead_tests::harness::{PODMAN_IMAGE as IMAGE, Podman, page};
 use bulkhead_tests::testbed::channel::WindowSize;
@@ -298,79 +301,6 @@ fn a_person_sits_at_a_terminal() {
 }
 
 #[test]
-fn the_containers_of_a_pod_share_a_machine() {
-    let podman = Podman::new();
-    // Podman gives a pod's cgroup a filter that denies every device when it manages cgroups itself.
-    podman
-        .podman([
-            "pod",
-            "create",
-            "--name=pair",
-            "--share-parent=false",
-            "--publish=127.0.0.1:8080:80",
-        ])
-        .output()
-        .with_code(0);
-    let member = |name: &str, script: &str| {
-        podman
-            .podman([
-                "run",
-                "--detach",
-                "--pod=pair",
-                "--env=NAME=pod",
-                "--name",
-                name,
-                IMAGE,
-                "sh",
-                "-c",
-                script,
-            ])
-            .output()
-            .with_code(0);
-        wait_until_ready(&podman, name);
-    };
-    member("server", SERVICE);
-    member("client", "echo ready; while :; do sleep 1000 & wait $!; done");
-    let exec = |name: &str, script: &str| {
-        podman
-            .podman(["exec", name, "sh", "-c", script])
-            .output()
-            .success()
-    };
-    let same = format!(
-        "cat {BOOT}; hostname; readlink /proc/self/ns/ipc; readlink /proc/self/ns/net; readlink /proc/self/ns/uts"
-    );
-    let server = exec("server", &same);
-    assert_eq!(exec("client", &same), server, "one kernel, one set of namespaces");
-    assert!(
-        !server.starts_with(&fs::read_to_string(BOOT).unwrap()),
-        "and not the host's"
-    );
-    assert!(server.contains("\npair\n"), "{server}");
-    let own = "readlink /proc/self/ns/pid; readlink /proc/self/ns/mnt";
-    assert_ne!(exec("client", own), exec("server", own));
-
-    assert_eq!(
-        exec("client", "wget -qO- http://127.0.0.1/page"),
-        "hello from pod\n"
-    );
-    assert!(page((Ipv4Addr::LOCALHOST, 8080)).ends_with("hello from pod\n"));
-    exec("client", "echo shared > /dev/shm/note");
-    assert_eq!(exec("server", "cat /dev/shm/note"), "shared\n");
-
-    podman
-        .podman(["stop", "--time=60", "server"])
-        .output()
-        .with_code(0);
-    assert_eq!(format(&podman, "server", "{{.State.ExitCode}}"), "3");
-    assert_eq!(exec("client", "echo still here"), "still here\n");
-    podman
-        .podman(["pod", "rm", "--force", "--time=0", "pair"])
-        .output()
-        .with_code(0);
-}
-
-#[test]
 fn a_privileged_container_may_all_in_its_machine_and_nothing_on_the_host() {
     let is_disk = |entry: fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_block_device());
     assert!(
@@ -434,92 +364,43 @@ fn a_privileged_container_may_all_in_its_machine_and_nothing_on_the_host() {
 }
 
 #[test]
-fn systemd_keeps_the_cgroups_of_a_container_and_of_a_pod() {
-    let podman = Podman::with_systemd();
+fn limits_of_a_container_that_runs_are_updated_and_it_is_listed() {
+    let podman = Podman::new();
     podman
         .podman([
             "run",
             "--detach",
-            "--name=web",
+            "--name=small",
             "--network=none",
-            "--memory=100m",
-            "--cpus=0.5",
+            "--memory=64m",
         ])
         .args([IMAGE, "sleep", "100000"])
         .output()
         .with_code(0);
-    let scope = format!("libpod-{}.scope", format(&podman, "web", "{{.Id}}"));
-    let show = |property: &str| {
-        podman
-            .systemd()
-            .systemctl(&["show", &scope, "--value", "--property", property])
-    };
-    assert_eq!(show("ActiveState"), "active\n");
-    assert_eq!(show("ControlGroup"), format!("/machine.slice/{scope}\n"));
-    assert_eq!(show("CPUQuotaPerSecUSec"), "500ms\n");
-    let limit = ["exec", "web", "cat", "/sys/fs/cgroup/memory.max"];
-    assert_eq!(podman.podman(limit).output().success(), "104857600\n");
-    assert!(tasks(&podman, "web") > 0);
-    podman
-        .podman(["rm", "--force", "--time=0", "web"])
-        .output()
-        .with_code(0);
-
-    podman
-        .podman(["pod", "create", "--name=pair", "--network=none"])
-        .output()
-        .with_code(0);
-    let member = ["run", "--rm", "--pod=pair", IMAGE, "hostname"];
-    assert_eq!(podman.podman(member).output().success(), "pair\n");
-    podman
-        .podman(["pod", "rm", "--force", "--time=0", "pair"])
-        .output()
-        .with_code(0);
-}
-
-/// A pod as Kubernetes describes it, of two containers that see the same folder.
-const MANIFEST: &str = "
-apiVersion: v1
-kind: Pod
-metadata:
-  name: played
-spec:
-  hostname: played
-  volumes: [{name: shared, emptyDir: {}}]
-  containers:
-  - name: writer
-    image: localhost/busybox
-    imagePullPolicy: Never
-    command: [sh, -c, 'hostname > /shared/name; exec sleep 100000']
-    volumeMounts: [{name: shared, mountPath: /shared}]
-    resources: {limits: {memory: 64Mi}}
-  - name: reader
-    image: localhost/busybox
-    imagePullPolicy: Never
-    command: [sleep, '100000']
-    volumeMounts: [{name: shared, mountPath: /shared}]
-";
-
-#[test]
-fn a_pod_of_kubernetes_is_played() {
-    let podman = Podman::with_systemd();
-    let manifest = podman.host().file("pod.yaml", MANIFEST);
-    let play = |options: &[&str]| podman.podman(["kube", "play"]).args(options).arg(&manifest);
-    play(&["--network=none"]).output().with_code(0);
-    let exec = |container: &str, script: &str| {
-        let exec = podman.podman(["exec", container, "sh", "-c", script]);
+    let limits = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max /sys/fs/cgroup/pids.max";
+    let inside = || {
+        let exec = podman.podman(["exec", "small", "sh", "-c", limits]);
         exec.output().success()
     };
-    let shared = "until [ -s /shared/name ]; do sleep 0.1; done; cat /shared/name";
-    assert_eq!(exec("played-reader", shared), "played\n");
-    let limit = "cat /sys/fs/cgroup/memory.max";
-    assert_eq!(exec("played-writer", limit), "67108864\n");
-    let boot = format!("cat {BOOT}");
-    assert_eq!(
-        exec("played-reader", &boot),
-        exec("played-writer", &boot),
-        "one machine"
-    );
-    play(&["--down"]).output().with_code(0);
-    assert_eq!(podman.podman(["ps", "--all", "--quiet"]).output().success(), "");
+    assert!(inside().starts_with("67108864\nmax 100000\n"), "{}", inside());
+    podman
+        .podman([
+            "update",
+            "--memory=48m",
+            "--cpus=0.25",
+            "--pids-limit=44",
+            "small",
+        ])
+        .output()
+        .with_code(0);
+    assert_eq!(inside(), "50331648\n25000 100000\n44\n");
+
+    // What podman runs is seen without podman.
+    let listed = Command::new(podman.runtime()).args(["list", "--quiet"]).output();
+    let listed = String::from_utf8(listed.expect("bulkhead").stdout).unwrap();
+    assert_eq!(listed.trim_end(), format(&podman, "small", "{{.Id}}"));
+    podman
+        .podman(["rm", "--force", "--time=0", "small"])
+        .output()
+        .with_code(0);
 }
