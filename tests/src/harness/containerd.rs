@@ -25,6 +25,10 @@ pub static RUNTIME: LazyLock<String> = LazyLock::new(|| {
     env::var("BULKHEAD_CONTAINERD_RUNTIME").unwrap_or_else(|_| "io.containerd.bulkhead.v2".into())
 });
 
+/// The folder that `BULKHEAD_CONTAINERD` names, to see what another version of containerd does; else that is found in PATH.
+static PROGRAMS: LazyLock<Option<PathBuf>> =
+    LazyLock::new(|| env::var_os("BULKHEAD_CONTAINERD").map(PathBuf::from));
+
 /// Pods have addresses of this network, and the host its first one.
 pub const NETWORK: &str = "10.88.0.0/16";
 /// The same for version 6.
@@ -57,6 +61,13 @@ const TASKS: [&str; 2] = [
     "/run/containerd/io.containerd.runtime.v2.task",
     "/run/containerd/bulkhead",
 ];
+
+/// A program of containerd's.
+fn program(name: &str) -> PathBuf {
+    PROGRAMS
+        .as_deref()
+        .map_or_else(|| name.into(), |folder| folder.join(name))
+}
 
 /// A containerd of the test's own, secluded from the machine's. Dropping it ends it and fails the test if anything is
 /// left of containers; those are the test's to remove.
@@ -149,9 +160,10 @@ pod_annotations = ["dev.bulkhead.vm.*"]
         let mut path_assignment = OsString::from("PATH=");
         path_assignment.push(path.expect("the test's folder has a simple name"));
         let settings = self.host.folder().join("containerd.toml");
+        let program = program("containerd");
         let arguments: [&OsStr; 4] = [
             &path_assignment,
-            "containerd".as_ref(),
+            program.as_ref(),
             "--config".as_ref(),
             settings.as_ref(),
         ];
@@ -171,7 +183,7 @@ pod_annotations = ["dev.bulkhead.vm.*"]
     /// `ctr` with these arguments.
     #[must_use]
     pub fn ctr<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Invocation {
-        let mut command = Command::new("ctr");
+        let mut command = Command::new(program("ctr"));
         command.args(args);
         Invocation::new(command)
     }
