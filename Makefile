@@ -20,7 +20,7 @@ testbed_packages := qemu-system-x86 busybox-static cpio kmod zstd libcap-ng-dev 
 caller_packages  := podman buildah netavark conmon catatonit docker.io iptables containerd containernetworking-plugins
 bench_packages   := runc crun
 
-.PHONY: help run test figures soak conformance suite bench install clean testbed-shell packages product testbed
+.PHONY: help run test figures soak conformance suite bench bench-io bench-growth bench-program install clean testbed-shell packages product testbed
 .DEFAULT_GOAL := help
 
 help: ## Say this
@@ -66,6 +66,14 @@ bench: packages := $(bench_packages) containerd
 bench: product testbed ## Measure time and memory beside QEMU, runc and crun; writes docs/performance.md (5 minutes)
 	@$(target)/debug/bulkhead-bench
 
+bench-io: packages := $(bench_packages) containerd
+bench-io: product testbed bench-program ## Measure what input and output cost beside QEMU and runc; writes docs/performance.md (5 minutes)
+	@$(target)/debug/bulkhead-bench --suite io
+
+bench-growth: packages := $(bench_packages) containerd
+bench-growth: product testbed bench-program ## Measure how costs grow; writes docs/performance.md; takes 8 GiB of memory (15 minutes)
+	@$(target)/debug/bulkhead-bench --suite growth
+
 install: product ## Install to $(DESTDIR)$(PREFIX), by default /usr
 	install -D -t $(DESTDIR)$(PREFIX)/bin $(release)/bulkhead
 	ln -sf bulkhead $(DESTDIR)$(PREFIX)/bin/containerd-shim-bulkhead-v2
@@ -97,6 +105,11 @@ product: packages
 	@cargo build --profile agent --package bulkhead-agent
 	@cp $(target)/agent/bulkhead-agent $(release)/bulkhead-agent
 	@$(release)/bulkhead-rootfs initramfs --agent $(release)/bulkhead-agent --output $(guest)/initramfs.cpio
+
+# What runs in measured containers and guests is built as programs there are.
+bench-program: packages
+	@echo '== The program that measures input and output (1 minute at first)'
+	@cargo build --release --package bulkhead-tests --bin bulkhead-bench-io
 
 testbed: packages
 	@echo '== Tools for tests (1 minute at first)'

@@ -5,27 +5,30 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::{Value, json};
-
-use super::experiments::{GUEST_MEMORY_MIB, UP, paths};
-use super::plan::{self, Experiment, Plan, VMM};
+use super::experiments::{GUEST_MEMORY_MIB, Measurement, ROOT, paths};
+use super::plan::{self, Plan, VMM};
+use super::suite::Suite;
 use super::{Bench, BenchError, floor, greeter};
-use crate::harness::default_config;
 use crate::testbed::initramfs::Archive;
 use crate::testbed::kernel::Kernel;
 use crate::testbed::tool;
 
 /// Programs of this machine that are measured or that containers run.
-const PROGRAMS: [&str; 5] = [
+const PROGRAMS: [&str; 6] = [
     "qemu-system-x86_64",
     "runc",
     "crun",
     "containerd-shim-runc-v2",
     "busybox",
+    // It makes the network.
+    "ip",
 ];
 
 /// What QEMU's microvm machine reads from its data folder.
 const FIRMWARE: [&str; 2] = ["/usr/share/qemu/bios-microvm.bin", "/usr/share/qemu/qboot.rom"];
+
+/// The program that measures input and output.
+const IO: &str = "bulkhead-bench-io";
 
 /// Commands of containers.
 const APPLETS: [&str; 4] = ["true", "sh", "echo", "sleep"];
@@ -35,7 +38,8 @@ pub fn write(
     path: &Path,
     bench: &Bench,
     kernel: &Kernel,
-    experiments: &[Experiment],
+    suite: Suite,
+    measurements: &[Measurement],
 ) -> Result<(), BenchError> {
     let archive = Archive::create(path).map_err(BenchError::file(path))?;
     let mut contents = Contents {
@@ -57,48 +61,57 @@ pub fn write(
     }
     contents.copy(&bench.kernel, paths::KERNEL)?;
     contents.copy(&bench.initramfs, paths::INITRAMFS)?;
-    contents.file(paths::INITRAMFS_WITH_GREETER, &with_greeter(&bench.initramfs)?)?;
+    let greeter = with_program(&bench.initramfs, paths::GREETER, &greeter::elf())?;
+    contents.file(paths::INITRAMFS_WITH_GREETER, &greeter)?;
     contents.file(paths::FLOOR, &floor::elf())?;
     contents.file(paths::EXITS, &floor::exits())?;
     contents.file(paths::CONFIG, settings().as_bytes())?;
 
-    contents.copy(Path::new("/bin/busybox"), "/bundle/rootfs/bin/busybox")?;
+    contents.copy(Path::new("/bin/busybox"), &format!("{ROOT}/bin/busybox"))?;
     for applet in APPLETS {
-        contents.symlink(&format!("/bundle/rootfs/bin/{applet}"), "busybox")?;
+        contents.symlink(&format!("{ROOT}/bin/{applet}"), "busybox")?;
     }
     for folder in ["proc", "dev", "sys", "tmp"] {
-        contents.folder(Path::new("/bundle/rootfs").join(folder).as_path())?;
+        contents.folder(Path::new(ROOT).join(folder).as_path())?;
     }
-    let stays = format!("echo {UP}; exec sleep 1000");
-    let stays = ["sh", "-c", &stays];
-    contents.bundle(paths::TRUE, &["true"], &json!({}))?;
-    contents.bundle(paths::STAYS, &stays, &json!({}))?;
-    contents.bundle(
-        paths::POD,
-        &stays,
-        &json!({
-            "io.kubernetes.cri.container-type": "sandbox",
-            "io.kubernetes.cri.sandbox-id": "{id}",
-        }),
-    )?;
+    if suite != Suite::Start {
+        contents.io(bench)?;
+    }
+    for bundle in suite.bundles() {
+        let config = format!("{}/config.json", bundle.folder);
+        contents.file(&config, bundle.config.to_string().as_bytes())?;
+    }
 
-    let plan = Plan {
-        experiments: experiments.to_vec(),
-    };
+    let plan = plan(measurements);
     contents.file(plan::FILE, &serde_json::to_vec(&plan).expect("representable"))?;
     contents.folder(Path::new("/tmp"))?;
     contents.archive.finish().map_err(BenchError::file(path))
 }
 
+/// What several measurements need is made once.
+fn plan(measurements: &[Measurement]) -> Plan {
+    let mut prepare: Vec<Vec<String>> = Vec::new();
+    for command in measurements.iter().flat_map(|measurement| &measurement.prepare) {
+        if !prepare.contains(command) {
+            prepare.push(command.clone());
+        }
+    }
+    let experiments = measurements
+        .iter()
+        .map(|measurement| measurement.experiment.clone())
+        .collect();
+    Plan { prepare, experiments }
+}
+
 /// A kernel takes several archives behind each other.
-fn with_greeter(initramfs: &Path) -> Result<Vec<u8>, BenchError> {
+fn with_program(initramfs: &Path, name: &str, program: &[u8]) -> Result<Vec<u8>, BenchError> {
     let mut archives = fs::read(initramfs).map_err(BenchError::file(initramfs))?;
     archives.resize(archives.len().next_multiple_of(4), 0);
     let folder = tempfile::tempdir().map_err(BenchError::file("a temporary folder"))?;
-    let path = folder.path().join("greeter.cpio");
+    let path = folder.path().join("program.cpio");
     let mut archive = Archive::create(&path).map_err(BenchError::file(&path))?;
     archive
-        .executable(paths::GREETER.trim_start_matches('/'), &greeter::elf())
+        .executable(name.trim_start_matches('/'), program)
         .map_err(BenchError::file(&path))?;
     archive.finish().map_err(BenchError::file(&path))?;
     archives.extend(fs::read(&path).map_err(BenchError::file(&path))?);
@@ -171,14 +184,14 @@ impl Contents<'_> {
         Ok(())
     }
 
-    fn bundle(&mut self, folder: &str, args: &[&str], annotations: &Value) -> Result<(), BenchError> {
-        let mut config: Value = default_config();
-        // The newest that Debian 12's crun knows.
-        config["ociVersion"] = json!("1.0.2");
-        config["process"]["args"] = json!(args);
-        config["annotations"] = annotations.clone();
-        config["root"]["path"] = json!("/bundle/rootfs");
-        self.file(&format!("{folder}/config.json"), config.to_string().as_bytes())
+    /// The program that measures input and output, where L1, containers and guests look for it.
+    fn io(&mut self, bench: &Bench) -> Result<(), BenchError> {
+        let path = bench.binaries.join(IO);
+        let program = fs::read(&path).map_err(BenchError::file(&path))?;
+        self.file(paths::IO, &program)?;
+        self.file(&format!("{ROOT}{}", paths::IO_IN_CONTAINER), &program)?;
+        let initramfs = with_program(&bench.initramfs, paths::IO_IN_GUEST, &program)?;
+        self.file(paths::INITRAMFS_WITH_IO, &initramfs)
     }
 }
 

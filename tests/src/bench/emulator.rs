@@ -5,13 +5,14 @@ use std::process::{Command, Stdio};
 
 use super::experiments::Measurement;
 use super::plan::{Line, REPLY, Reply, Sample};
+use super::suite::Suite;
 use super::{Bench, BenchError, archive};
 use crate::testbed::kernel::Kernel;
 use crate::testbed::process::Process;
 
 /// Without `-erms,-fsrm` every byte that `rep movsb` copies counts as an instruction.
 const ARGUMENTS: &str = "-nodefaults -no-user-config -accel tcg,thread=single -icount shift=0,sleep=off -seed 1 \
-    -rtc base=2026-01-01T00:00:00,clock=vm -smp 1 -cpu max,-erms,-fsrm -m 3072 -nic none -display none \
+    -rtc base=2026-01-01T00:00:00,clock=vm -smp 1 -cpu max,-erms,-fsrm -nic none -display none \
     -monitor none -serial stdio -no-reboot";
 
 /// Nothing but the last words goes to the console: what KVM has to say of a guest, it says not of every one.
@@ -30,18 +31,20 @@ pub struct Results {
 }
 
 /// Runs the experiments.
-pub fn run(bench: &Bench, kernel: &Kernel, measurements: &[Measurement]) -> Result<Results, BenchError> {
-    let experiments: Vec<_> = measurements
-        .iter()
-        .map(|measurement| measurement.experiment.clone())
-        .collect();
+pub fn run(
+    bench: &Bench,
+    kernel: &Kernel,
+    suite: Suite,
+    measurements: &[Measurement],
+) -> Result<Results, BenchError> {
     let folder = tempfile::tempdir().map_err(BenchError::file("a temporary folder"))?;
     let initramfs = folder.path().join("bench.cpio");
-    archive::write(&initramfs, bench, kernel, &experiments)?;
+    archive::write(&initramfs, bench, kernel, suite, measurements)?;
 
     let mut command = Command::new("qemu-system-x86_64");
     command
         .args(ARGUMENTS.split_whitespace())
+        .args(["-m", &suite.host_memory_mib().to_string()])
         .arg("-kernel")
         .arg(kernel.image());
     command
@@ -52,7 +55,10 @@ pub fn run(bench: &Bench, kernel: &Kernel, measurements: &[Measurement]) -> Resu
     let mut qemu = Process::spawn(&mut command, &[])?;
     let console = qemu.take_stdout().expect("piped");
 
-    let expected: usize = experiments.iter().map(|experiment| experiment.runs).sum();
+    let expected: usize = measurements
+        .iter()
+        .map(|measurement| measurement.experiment.runs)
+        .sum();
     let mut results = Results::default();
     let mut tail = Vec::new();
     let failed = |what: String, tail: &[String]| BenchError::L1 {

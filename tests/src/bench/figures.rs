@@ -88,7 +88,7 @@ pub fn all(measurements: &[Measurement], samples: &[(String, Sample)]) -> Vec<Fi
             measurement.unit,
             samples.iter().map(each).collect(),
         ));
-        if let Some(of) = measurement.memory {
+        if let Some(of) = &measurement.memory {
             let memory: Vec<Memory> = samples.iter().filter_map(|sample| sample.memory).collect();
             figures.extend(of_memory(of, measurement.subject(), &memory));
         }

@@ -11,23 +11,26 @@ mod experiments;
 mod figures;
 mod floor;
 mod greeter;
+pub mod io;
 pub mod l1;
 mod picture;
 pub mod plan;
 mod record;
 mod report;
 mod sizes;
+mod suite;
 mod targets;
 mod timeline;
 mod unit;
 
-use std::io;
+use std::io::Error;
 use std::path::PathBuf;
 
 use self::emulator::Results;
 use self::experiments::{Measurement, subjects};
 use self::figures::Figure;
 use self::record::Record;
+pub use self::suite::Suite;
 use self::timeline::Timeline;
 use crate::testbed::cache;
 use crate::testbed::kernel::Kernel;
@@ -44,7 +47,7 @@ pub enum BenchError {
         /// Which.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        source: Error,
     },
     /// The bench inside L1 did not get through.
     #[error("{what}; the console ended:\n{console}")]
@@ -55,18 +58,22 @@ pub enum BenchError {
         console: String,
     },
     /// The document has no place for the figures.
-    #[error("{}: no lines {:?} and {:?} to put the figures between", path.display(), report::BEGIN, report::END)]
+    #[error("{}: no lines {:?} and {:?} to put the figures between", path.display(), begin, report::END)]
     NoMarkers {
         /// The document.
         path: PathBuf,
+        /// The first of the two.
+        begin: String,
     },
     /// The committed figures are none.
-    #[error("{}: {source}; `make bench` writes it anew", path.display())]
+    #[error("{}: {source}; `{command}` writes it anew", path.display())]
     Record {
         /// The document.
         path: PathBuf,
         /// What is wrong with it.
         source: serde_json::Error,
+        /// What writes it.
+        command: &'static str,
     },
     /// The log of a start lacks something.
     #[error("bulkhead's log of a start does not say when a stage or the program ended")]
@@ -78,7 +85,7 @@ pub enum BenchError {
 }
 
 impl BenchError {
-    fn file(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+    fn file(path: impl Into<PathBuf>) -> impl FnOnce(Error) -> Self {
         let path = path.into();
         move |source| Self::File { path, source }
     }
@@ -98,25 +105,28 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// Measures everything, and writes performance.md, performance.json and start.svg.
+    /// Measures everything of a suite, and writes its table in performance.md and its file of figures; of [`Suite::Start`] also
+    /// start.svg.
     ///
     /// # Errors
     /// Anything that is missing or fails.
-    pub fn record(&self) -> Result<(), BenchError> {
+    pub fn record(&self, suite: Suite) -> Result<(), BenchError> {
         // One that cannot be read is written anew.
-        let before = Record::committed(&self.docs).ok().flatten();
+        let before = Record::committed(&self.docs, suite).ok().flatten();
         let Measured {
             kernel,
             figures,
             results,
-        } = self.figures(|_| true)?;
-        let timeline = Timeline::new(&results, &figures).ok_or(BenchError::NoTimeline)?;
+        } = self.figures(suite, |_| true)?;
         let record = Record::new(kernel, figures)?;
-        let tables = report::tables(&record.figures, before.as_ref());
-        println!("{tables}");
-        report::write(&self.docs, &tables)?;
-        picture::write(&self.docs, &timeline)?;
-        record.write(&self.docs)
+        let table = report::table(&record.figures, before.as_ref());
+        println!("{table}");
+        if suite == Suite::Start {
+            let timeline = Timeline::new(&results, &record.figures).ok_or(BenchError::NoTimeline)?;
+            picture::write(&self.docs, &timeline)?;
+        }
+        report::write(&self.docs, suite, &table)?;
+        record.write(&self.docs, suite)
     }
 
     /// Measures what the picture is drawn from, and writes start.svg.
@@ -124,22 +134,22 @@ impl Bench {
     /// # Errors
     /// Anything that is missing or fails.
     pub fn draw(&self) -> Result<(), BenchError> {
-        let measured = self.figures(|measurement| {
+        let measured = self.figures(Suite::Start, |measurement| {
             measurement.subject() == subjects::BULKHEAD && timeline::ROWS.contains(&measurement.row())
         })?;
         let timeline = Timeline::new(&measured.results, &measured.figures).ok_or(BenchError::NoTimeline)?;
         picture::write(&self.docs, &timeline)
     }
 
-    /// Measures what has `only` in its name; returns the tables.
+    /// Measures what of a suite has `only` in its name; returns the table.
     ///
     /// # Errors
     /// Anything that is missing or fails.
-    pub fn measure(&self, only: &str) -> Result<String, BenchError> {
-        let before = Record::committed(&self.docs).ok().flatten();
+    pub fn measure(&self, suite: Suite, only: &str) -> Result<String, BenchError> {
+        let before = Record::committed(&self.docs, suite).ok().flatten();
         let Measured { figures, .. } =
-            self.figures(|measurement| measurement.experiment.name.contains(only))?;
-        Ok(report::tables(&figures, before.as_ref()))
+            self.figures(suite, |measurement| measurement.experiment.name.contains(only))?;
+        Ok(report::table(&figures, before.as_ref()))
     }
 
     /// Measures the most important figures, and compares them with the committed ones.
@@ -147,29 +157,32 @@ impl Bench {
     /// # Errors
     /// One of them is worse; or anything that is missing or fails.
     pub fn check(&self) -> Result<String, BenchError> {
-        let before = Record::committed(&self.docs)?;
-        let Measured { kernel, figures, .. } = self.figures(|measurement| measurement.is_checked)?;
-        let tables = report::tables(&figures, before.as_ref());
+        let before = Record::committed(&self.docs, Suite::Start)?;
+        let Measured { kernel, figures, .. } =
+            self.figures(Suite::Start, |measurement| measurement.is_checked)?;
+        let table = report::table(&figures, before.as_ref());
         match before {
             Some(before) => check::compare(&Record::new(kernel, figures)?, &before)?,
             None => {
                 return Ok(format!(
-                    "{tables}\nThere are no committed figures to compare with."
+                    "{table}\nThere are no committed figures to compare with."
                 ));
             }
         }
-        Ok(tables)
+        Ok(table)
     }
 
-    fn figures(&self, wanted: impl Fn(&Measurement) -> bool) -> Result<Measured, BenchError> {
-        let measurements: Vec<_> = experiments::all().into_iter().filter(wanted).collect();
+    fn figures(&self, suite: Suite, wanted: impl Fn(&Measurement) -> bool) -> Result<Measured, BenchError> {
+        let measurements: Vec<_> = suite.measurements().into_iter().filter(wanted).collect();
         let kernel = {
             let _lock = cache::lock()?;
             Kernel::get()?
         };
-        let results = emulator::run(self, &kernel, &measurements)?;
+        let results = emulator::run(self, &kernel, suite, &measurements)?;
         let mut figures = figures::all(&measurements, &results.samples);
-        figures.extend(sizes::figures(self)?);
+        if suite == Suite::Start {
+            figures.extend(sizes::figures(self)?);
+        }
         Ok(Measured {
             kernel: kernel.release,
             figures,

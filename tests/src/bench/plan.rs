@@ -14,6 +14,8 @@ pub const REPLY: &str = "bench: ";
 /// Everything to measure, in order.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Plan {
+    /// Commands that make what the experiments need, run before the first.
+    pub prepare: Vec<Vec<String>>,
     /// One after the other.
     pub experiments: Vec<Experiment>,
 }
@@ -75,6 +77,8 @@ pub enum Start {
         command_line: String,
         /// The guest's memory, MiB.
         memory_mib: u32,
+        /// The file behind a disk.
+        disk: Option<String>,
     },
 }
 

@@ -1,4 +1,4 @@
-//! performance.json: figures that were measured, and on what.
+//! performance.json and its siblings: figures that were measured, and on what.
 
 use std::fs;
 use std::path::Path;
@@ -8,10 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::BenchError;
 use super::figures::Figure;
+use super::suite::Suite;
 use crate::testbed::tool;
-
-/// Its name in the folder of the documents.
-const NAME: &str = "performance.json";
 
 /// The document.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -46,21 +44,27 @@ impl Record {
     }
 
     /// The figures that were committed last; without git's history, those that are there. None if there are none.
-    pub fn committed(docs: &Path) -> Result<Option<Self>, BenchError> {
-        let path = docs.join(NAME);
+    pub fn committed(docs: &Path, suite: Suite) -> Result<Option<Self>, BenchError> {
+        let path = docs.join(suite.record());
         let mut git = Command::new("git");
-        git.arg("-C").arg(docs).args(["show", &format!("HEAD:./{NAME}")]);
+        git.arg("-C")
+            .arg(docs)
+            .args(["show", &format!("HEAD:./{}", suite.record())]);
         let Ok(text) = tool::output(&mut git).or_else(|_| fs::read(&path)) else {
             return Ok(None);
         };
         serde_json::from_slice(&text)
             .map(Some)
-            .map_err(|source| BenchError::Record { path, source })
+            .map_err(|source| BenchError::Record {
+                path,
+                source,
+                command: suite.command(),
+            })
     }
 
     /// Writes it.
-    pub fn write(&self, docs: &Path) -> Result<(), BenchError> {
-        let path = docs.join(NAME);
+    pub fn write(&self, docs: &Path, suite: Suite) -> Result<(), BenchError> {
+        let path = docs.join(suite.record());
         let json = serde_json::to_string_pretty(self).expect("representable") + "\n";
         fs::write(&path, json).map_err(BenchError::file(&path))
     }

@@ -9,47 +9,57 @@ use super::BenchError;
 use super::experiments::subjects;
 use super::figures::Figure;
 use super::record::Record;
+use super::suite::Suite;
 use super::targets::{self, Target};
 
-/// The line in performance.md before the figures.
-pub const BEGIN: &str = "<!-- figures: written by `make bench` -->";
-/// The line in performance.md after the figures.
+/// The line in performance.md after each suite's table.
 pub const END: &str = "<!-- end of figures -->";
 
 /// Whom bulkhead is compared with, in the order of the columns.
 const PEERS: [&str; 3] = [subjects::RUNC, subjects::CRUN, subjects::QEMU];
 
-/// Puts the tables into performance.md, between its markers.
-pub fn write(docs: &Path, tables: &str) -> Result<(), BenchError> {
+/// Puts a suite's table into performance.md, between its markers.
+pub fn write(docs: &Path, suite: Suite, table: &str) -> Result<(), BenchError> {
     let path = docs.join("performance.md");
     let text = fs::read_to_string(&path).map_err(BenchError::file(&path))?;
-    let text = replace_figures(&text, tables).ok_or_else(|| BenchError::NoMarkers { path: path.clone() })?;
+    let begin = suite.begin();
+    let Some(text) = replace_figures(&text, &begin, table) else {
+        return Err(BenchError::NoMarkers { path, begin });
+    };
     fs::write(&path, text).map_err(BenchError::file(&path))
 }
 
-fn replace_figures(text: &str, tables: &str) -> Option<String> {
-    let (before, rest) = text.split_once(BEGIN)?;
+fn replace_figures(text: &str, begin: &str, table: &str) -> Option<String> {
+    let (before, rest) = text.split_once(begin)?;
     let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n\n{tables}\n{END}{after}"))
+    Some(format!("{before}{begin}\n\n{table}\n{END}{after}"))
 }
 
-/// The figures as tables in Markdown: a row for each thing measured, a column for each that it was measured of.
-pub fn tables(figures: &[Figure], before: Option<&Record>) -> String {
-    let mut text = "| | bulkhead | spread | change | target | of target | runc | crun | QEMU microvm |\n\
-                    |---|--:|--:|--:|--:|--:|--:|--:|--:|\n"
-        .to_owned();
+/// The figures as a table in Markdown: a row for each thing measured, a column for each that something was measured of.
+pub fn table(figures: &[Figure], before: Option<&Record>) -> String {
+    let peers: Vec<&str> = PEERS
+        .into_iter()
+        .filter(|peer| figures.iter().any(|figure| figure.subject == *peer))
+        .collect();
+    let mut columns = vec!["bulkhead", "spread", "change", "target", "of target"];
+    columns.extend(&peers);
+    let mut text = format!(
+        "| | {} |\n|---|{}\n",
+        columns.join(" | "),
+        "--:|".repeat(columns.len())
+    );
     let mut seen = BTreeSet::new();
     for figure in figures {
         if seen.insert(&figure.row) {
             // Writing to a String does not fail.
-            let _ = writeln!(text, "{}", line(&figure.row, figures, before));
+            let _ = writeln!(text, "{}", line(&figure.row, figures, &peers, before));
         }
     }
     text
 }
 
 /// All that there is about a row.
-fn line(row: &str, figures: &[Figure], before: Option<&Record>) -> String {
+fn line(row: &str, figures: &[Figure], peers: &[&str], before: Option<&Record>) -> String {
     let of = |subject: &str| {
         figures
             .iter()
@@ -85,7 +95,7 @@ fn line(row: &str, figures: &[Figure], before: Option<&Record>) -> String {
         shown(target),
         shown(ratio),
     ];
-    cells.extend(PEERS.map(|peer| value(of(peer))));
+    cells.extend(peers.iter().map(|peer| value(of(peer))));
     format!("| {row} | {} |", cells.join(" | "))
 }
 
@@ -114,22 +124,25 @@ mod tests {
             figure(rows::RUN, subjects::RUNC, &[50.0]),
             figure("other", subjects::LINUX, &[1.0]),
         ];
-        let tables = tables(&now, Some(&before));
-        let lines: Vec<&str> = tables.lines().skip(2).collect();
+        let table = table(&now, Some(&before));
+        let lines: Vec<&str> = table.lines().collect();
         assert_eq!(
             lines,
             [
-                "| `run` of `true`, exec to exit | 60.00 ms | 5.0 % | -25.0 % | 0.6 × runc | 2.00 | 50.00 ms | - | - |",
-                "| other | 1.00 ms | - | - | - | - | - | - | - |",
+                "| | bulkhead | spread | change | target | of target | runc |",
+                "|---|--:|--:|--:|--:|--:|--:|",
+                "| `run` of `true`, exec to exit | 60.00 ms | 5.0 % | -25.0 % | 0.6 × runc | 2.00 | 50.00 ms |",
+                "| other | 1.00 ms | - | - | - | - | - |",
             ]
         );
     }
 
     #[test]
     fn only_what_is_between_the_markers_changes() {
-        let text = format!("before\n{BEGIN}\nold\n{END}\nafter\n");
-        let new = replace_figures(&text, "new").unwrap();
-        assert_eq!(new, format!("before\n{BEGIN}\n\nnew\n{END}\nafter\n"));
-        assert_eq!(replace_figures("no markers", "new"), None);
+        let (begin, other) = (Suite::Start.begin(), Suite::Io.begin());
+        let text = |ours: &str| format!("before\n{other}\nkept\n{END}\n{begin}\n{ours}\n{END}\nafter\n");
+        let new = replace_figures(&text("old"), &begin, "new").unwrap();
+        assert_eq!(new, text("\nnew"));
+        assert_eq!(replace_figures("no markers", &begin, "new"), None);
     }
 }

@@ -1,6 +1,6 @@
 //! What the figures are to be.
 
-use super::experiments::{rows, subjects};
+use super::experiments::{io, rows, subjects};
 use super::sizes;
 
 /// The most that a figure of bulkhead's is to be.
@@ -34,4 +34,10 @@ const TARGETS: &[(&str, Target)] = &[
     ("an idle pod, the 10th of 10: all", Target::AtMost(30.0)),
     (sizes::VMM, Target::AtMost(3.0)),
     (sizes::AGENT, Target::AtMost(2.0)),
+    (io::rows::DISK_READ, Target::Times(0.9, subjects::QEMU)),
+    (io::rows::DISK_WRITE, Target::Times(0.9, subjects::QEMU)),
+    (io::rows::DISK_RANDOM_READ, Target::Times(0.9, subjects::QEMU)),
+    (io::rows::DISK_RANDOM_WRITE, Target::Times(0.9, subjects::QEMU)),
+    (io::rows::RANDOM_READ_CACHED, Target::Times(1.3, subjects::RUNC)),
+    (io::rows::WALK, Target::Times(4.0, subjects::RUNC)),
 ];

@@ -1,9 +1,9 @@
-//! `make bench`: measures, and writes docs/performance.md and docs/performance.json.
+//! `make bench`, `bench-io` and `bench-growth`: measures, and writes docs/performance.md and the figures beside it.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use bulkhead_tests::bench::{Bench, BenchError};
+use bulkhead_tests::bench::{Bench, BenchError, Suite};
 use clap::Parser;
 
 /// Measures bulkhead beside QEMU, runc and crun in virtual time.
@@ -22,14 +22,17 @@ struct Cli {
     /// Folder of performance.md
     #[arg(long, default_value = "docs")]
     docs: PathBuf,
+    /// What to measure
+    #[arg(long, value_enum, default_value_t = Suite::Start)]
+    suite: Suite,
     /// Measure only what has this in its name, and write no documents
     #[arg(long)]
     only: Option<String>,
     /// Measure the most important figures, and fail if one is worse than performance.json has it
-    #[arg(long, conflicts_with = "only")]
+    #[arg(long, conflicts_with_all = ["only", "suite"])]
     check: bool,
     /// Measure only what the picture is drawn from, and write start.svg
-    #[arg(long, conflicts_with_all = ["only", "check"])]
+    #[arg(long, conflicts_with_all = ["only", "check", "suite"])]
     picture: bool,
 }
 
@@ -51,10 +54,10 @@ fn run(cli: Cli) -> Result<(), BenchError> {
         docs: cli.docs,
     };
     match cli.only {
-        Some(only) => print!("{}", bench.measure(&only)?),
+        Some(only) => print!("{}", bench.measure(cli.suite, &only)?),
         None if cli.check => print!("{}", bench.check()?),
         None if cli.picture => bench.draw()?,
-        None => bench.record()?,
+        None => bench.record(cli.suite)?,
     }
     Ok(())
 }

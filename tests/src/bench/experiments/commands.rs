@@ -1,7 +1,6 @@
 //! What is started.
 
-use super::paths;
-use crate::bench::experiments::GUEST_MEMORY_MIB;
+use super::{GUEST_MEMORY_MIB, paths};
 use crate::bench::plan::Start;
 
 /// The guest's command line, the devices apart, which each VMM adds.
@@ -14,6 +13,8 @@ pub struct Guest {
     kernel: &'static str,
     initramfs: Option<&'static str>,
     parameters: &'static str,
+    memory_mib: u32,
+    disk: Option<&'static str>,
 }
 
 impl Guest {
@@ -23,22 +24,38 @@ impl Guest {
             kernel,
             initramfs: None,
             parameters: "",
+            memory_mib: GUEST_MEMORY_MIB,
+            disk: None,
         }
     }
 
     /// The product's.
     pub const PRODUCT: Self = Self {
-        kernel: paths::KERNEL,
         initramfs: Some(paths::INITRAMFS),
-        parameters: "",
+        ..Self::bare(paths::KERNEL)
     };
 
     /// The product's with another first program, which prints.
     pub const GREETER: Self = Self {
-        kernel: paths::KERNEL,
         initramfs: Some(paths::INITRAMFS_WITH_GREETER),
         parameters: " rdinit=/greeter",
+        ..Self::bare(paths::KERNEL)
     };
+
+    /// The product's with a disk and another first program, which is told what to do with it.
+    pub const fn with_disk(disk: &'static str, parameters: &'static str) -> Self {
+        Self {
+            initramfs: Some(paths::INITRAMFS_WITH_IO),
+            parameters,
+            disk: Some(disk),
+            ..Self::bare(paths::KERNEL)
+        }
+    }
+
+    /// With so much memory.
+    pub const fn memory(self, memory_mib: u32) -> Self {
+        Self { memory_mib, ..self }
+    }
 
     fn command_line(&self) -> String {
         format!("{COMMAND_LINE}{}", self.parameters)
@@ -50,13 +67,14 @@ impl Guest {
             kernel: self.kernel.into(),
             initramfs: self.initramfs.map(str::to_owned),
             command_line: self.command_line(),
-            memory_mib: GUEST_MEMORY_MIB,
+            memory_mib: self.memory_mib,
+            disk: self.disk.map(str::to_owned),
         }
     }
 
     /// In QEMU's smallest machine, without what it can do without, and with the devices that bulkhead's VMM has.
     pub fn in_qemu(&self) -> Start {
-        let memory = GUEST_MEMORY_MIB.to_string();
+        let memory = self.memory_mib.to_string();
         let command_line = self.command_line();
         let mut args = vec!["qemu-system-x86_64", "-nodefaults", "-no-user-config"];
         args.extend(["-display", "none", "-no-reboot"]);
@@ -72,6 +90,12 @@ impl Guest {
         args.extend(["-kernel", self.kernel, "-append", &command_line]);
         if let Some(initramfs) = self.initramfs {
             args.extend(["-initrd", initramfs]);
+        }
+        let drive = self
+            .disk
+            .map(|disk| format!("id=disk,file={disk},format=raw,if=none"));
+        if let Some(drive) = &drive {
+            args.extend(["-drive", drive, "-device", "virtio-blk-device,drive=disk"]);
         }
         command(&args)
     }

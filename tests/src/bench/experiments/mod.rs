@@ -1,11 +1,18 @@
 //! What is measured.
 //!
 //! - `start`: how long it takes until something runs, and the memory that takes
+//! - `io`: what input and output cost
+//! - `growth`: how costs grow
 //! - `commands`: what is started
+//! - `bundles`: what containers are run from
 
+mod bundles;
 mod commands;
-mod start;
+pub mod growth;
+pub mod io;
+pub mod start;
 
+pub use self::bundles::{Bundle, ROOT};
 use super::plan::{Experiment, Running, Start, Until};
 use super::unit::Unit;
 
@@ -26,6 +33,14 @@ pub mod paths {
     pub const INITRAMFS_WITH_GREETER: &str = "/guest/initramfs-with-greeter.cpio";
     /// That program's name in the guest.
     pub const GREETER: &str = "/greeter";
+    /// The same with the program that measures input and output, [`IO_IN_GUEST`].
+    pub const INITRAMFS_WITH_IO: &str = "/guest/initramfs-with-io.cpio";
+    /// That program's name in the guest.
+    pub const IO_IN_GUEST: &str = "/bulkhead-bench-io";
+    /// The same program in L1.
+    pub const IO: &str = "/usr/bin/bulkhead-bench-io";
+    /// And in containers.
+    pub const IO_IN_CONTAINER: &str = "/bin/bulkhead-bench-io";
     /// bulkhead's configuration.
     pub const CONFIG: &str = "/guest/config.toml";
     /// A bundle that runs `true`.
@@ -90,19 +105,16 @@ pub mod rows {
 pub struct Measurement {
     /// How it is measured.
     pub experiment: Experiment,
+    /// Commands that make what it needs, before everything.
+    pub prepare: Vec<Vec<String>>,
     /// What the time is shown in.
     pub unit: Unit,
     /// Of how many of what is shown it is the time.
     pub count: u32,
     /// What the memory at that moment is of; None if it is not shown.
-    pub memory: Option<&'static str>,
+    pub memory: Option<String>,
     /// Whether it is among those that `--check` measures.
     pub is_checked: bool,
-}
-
-/// Everything, in order.
-pub fn all() -> Vec<Measurement> {
-    start::all()
 }
 
 impl Measurement {
@@ -118,11 +130,20 @@ impl Measurement {
         };
         Self {
             experiment,
+            prepare: Vec::new(),
             unit: Unit::Milliseconds,
             count: 1,
             memory: None,
             is_checked: false,
         }
+    }
+
+    /// Needs what these commands make, words being separated by spaces. Others may need the same.
+    fn after(mut self, commands: &[impl AsRef<str>]) -> Self {
+        let words = |command: &str| command.split(' ').map(str::to_owned).collect();
+        self.prepare
+            .extend(commands.iter().map(|command| words(command.as_ref())));
+        self
     }
 
     fn beside(mut self, running: Running) -> Self {
@@ -140,8 +161,8 @@ impl Measurement {
         self
     }
 
-    fn memory(mut self, of: &'static str) -> Self {
-        self.memory = Some(of);
+    fn memory(mut self, of: impl Into<String>) -> Self {
+        self.memory = Some(of.into());
         self
     }
 

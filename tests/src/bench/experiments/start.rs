@@ -1,5 +1,8 @@
 //! How long it takes until something runs, and the memory that takes.
 
+use serde_json::json;
+
+use super::bundles::Bundle;
 use super::commands::{Guest, command};
 use super::{Measurement, UP, paths, rows, subjects};
 use crate::bench::floor;
@@ -25,6 +28,20 @@ pub fn all() -> Vec<Measurement> {
     all.push(logged());
     all.extend(tasks());
     all
+}
+
+/// What containers are run from.
+pub fn bundles() -> Vec<Bundle> {
+    let stays = format!("echo {UP}; exec sleep 1000");
+    let stays = ["sh", "-c", &stays];
+    vec![
+        Bundle::new(paths::TRUE, &["true"]),
+        Bundle::new(paths::STAYS, &stays),
+        Bundle::new(paths::POD, &stays).annotations(json!({
+            "io.kubernetes.cri.container-type": "sandbox",
+            "io.kubernetes.cri.sandbox-id": "{id}",
+        })),
+    ]
 }
 
 /// What the picture of a start is drawn from.

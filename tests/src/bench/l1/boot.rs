@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::process::Command;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::reboot::{RebootMode, reboot};
@@ -26,12 +27,33 @@ pub fn run() -> io::Result<()> {
     // Where programs are in memory decides how many pages they touch.
     fs::write("/proc/sys/kernel/randomize_va_space", "0")?;
     let plan: Plan = serde_json::from_slice(&fs::read(FILE)?)?;
+    for command in &plan.prepare {
+        if let Err(why) = prepare(command) {
+            reply(&Reply::Failed(command.join(" "), why.to_string()));
+        }
+    }
     for experiment in &plan.experiments {
         measure::all_runs(experiment, &reply);
     }
     reply(&Reply::Done);
     reboot(RebootMode::RB_AUTOBOOT)?;
     Ok(())
+}
+
+fn prepare(command: &[String]) -> io::Result<()> {
+    let (program, args) = command
+        .split_first()
+        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let ended = Command::new(program)
+        .args(args)
+        .env_clear()
+        .env("PATH", "/usr/bin:/usr/sbin")
+        .output()?;
+    if ended.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    Err(io::Error::other(format!("{}: {said}", ended.status)))
 }
 
 fn reply(reply: &Reply) {

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bulkhead_vmm::config::{KernelConfig, MemoryBacking, VmConfig, VsockConfig};
+use bulkhead_vmm::config::{BlockConfig, ImageFormat, KernelConfig, MemoryBacking, VmConfig, VsockConfig};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{
@@ -178,6 +178,7 @@ impl Prepared {
                 initramfs,
                 command_line,
                 memory_mib,
+                disk,
             } => {
                 let (uplink, theirs) = socketpair(
                     AddressFamily::Unix,
@@ -190,6 +191,7 @@ impl Prepared {
                     initramfs: initramfs.as_deref(),
                     command_line,
                     memory_mib: *memory_mib,
+                    disk: disk.as_deref(),
                 };
                 let inherited = config.open(writer.into(), theirs, run)?;
                 fs::create_dir_all(EMPTY)?;
@@ -234,6 +236,7 @@ struct VmmConfig<'a> {
     initramfs: Option<&'a str>,
     command_line: &'a str,
     memory_mib: u32,
+    disk: Option<&'a str>,
 }
 
 impl VmmConfig<'_> {
@@ -244,6 +247,18 @@ impl VmmConfig<'_> {
         let kvm = OwnedFd::from(File::options().read(true).write(true).open("/dev/kvm")?);
         let image = OwnedFd::from(File::open(self.kernel)?);
         let initramfs = self.initramfs.map(File::open).transpose()?.map(OwnedFd::from);
+        let disk = self
+            .disk
+            .map(|path| File::options().read(true).write(true).open(path))
+            .transpose()?
+            .map(OwnedFd::from);
+        let blocks = disk.iter().map(|disk| BlockConfig {
+            id: "disk".to_owned(),
+            image: disk.as_raw_fd(),
+            format: ImageFormat::Raw,
+            referred: Vec::new(),
+            read_only: false,
+        });
         let config = VmConfig {
             kvm: kvm.as_raw_fd(),
             vcpus: 1,
@@ -262,7 +277,7 @@ impl VmmConfig<'_> {
                 uplink: Some(uplink.as_raw_fd()),
             }),
             filesystem: None,
-            blocks: Vec::new(),
+            blocks: blocks.collect(),
             rng: true,
             page_reporting: true,
             network_slots: 0,
@@ -276,6 +291,7 @@ impl VmmConfig<'_> {
         io::Seek::rewind(&mut file)?;
         let mut fds = vec![kvm, image, listener, uplink, console];
         fds.extend(initramfs);
+        fds.extend(disk);
         fds.push(file.into());
         Ok(fds)
     }
