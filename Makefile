@@ -109,7 +109,7 @@ product: packages
 # What runs in measured containers and guests is built as programs there are.
 bench-program: packages
 	@echo '== The program that measures input and output (1 minute at first)'
-	@cargo build --release --package bulkhead-tests --bin bulkhead-bench-io
+	@cargo build --release --package bulkhead-bench-io
 
 testbed: packages
 	@echo '== Tools for tests (1 minute at first)'

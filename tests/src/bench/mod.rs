@@ -11,7 +11,6 @@ mod experiments;
 mod figures;
 mod floor;
 mod greeter;
-pub mod io;
 pub mod l1;
 mod picture;
 pub mod plan;

@@ -1,6 +1,7 @@
-//! What the bench has programs do that measure input and output: the whole of `bulkhead-bench-io`.
+//! What the bench has containers and guests do with files, disks and connections. A crate of its own, so that the program is small and
+//! built as the product is.
 //!
-//! Such a program runs in a container, or as the first program of a guest without an agent, and takes the time itself: in virtual time
+//! The program runs in a container, or as the first program of a guest without an agent, and takes the time itself: in virtual time
 //! that is what guest and host executed together meanwhile. It prints `took` and the nanoseconds in hexadecimal.
 //!
 //! - `file`: reads and writes a file or a disk
@@ -59,6 +60,11 @@ pub enum Operation {
         /// How long to wait between the two
         #[arg(long, value_name = "SECONDS", default_value_t = 0, requires = "again")]
         after: u64,
+    },
+    /// Time reading the names in a folder
+    List {
+        /// The folder
+        path: PathBuf,
     },
     /// Serve one connection after the other: see the next three
     Serve {
@@ -121,6 +127,7 @@ impl Operation {
     /// # Errors
     /// Those of the files and connections.
     pub fn run(&self) -> io::Result<()> {
+        // The first program of a container has a /proc.
         if std::process::id() != 1 || fs::exists("/proc/self")? {
             return self.perform();
         }
@@ -150,6 +157,7 @@ impl Operation {
                 let pause = again.then(|| Duration::from_secs(*after));
                 report(tree::walk(path, pause)?)
             }
+            Self::List { path } => report(tree::list(path)?),
             Self::Serve { address } => tcp::serve(address),
             Self::Send { address, mib } => report(tcp::send(address, *mib)?),
             Self::Receive { address, mib } => report(tcp::receive(address, *mib)?),
@@ -160,7 +168,7 @@ impl Operation {
     }
 }
 
-/// Says how long something took, as [`Until::TookPrinted`](super::plan::Until::TookPrinted) has it.
+/// Says how long something took, as the bench reads it.
 fn report(took: Duration) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "took {:x}", took.as_nanos())?;

@@ -1,8 +1,8 @@
-//! What the bench has containers and guests do with files, disks and connections. It says itself how long that took.
+//! Does one thing with files, disks or connections, and says how long that took.
 
 use std::process::ExitCode;
 
-use bulkhead_tests::bench::io::Operation;
+use bulkhead_bench_io::Operation;
 use clap::Parser;
 
 fn main() -> ExitCode {

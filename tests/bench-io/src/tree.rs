@@ -30,6 +30,11 @@ pub fn walk(path: &Path, pause: Option<Duration>) -> io::Result<Duration> {
     time(|| visit(path).map(drop))
 }
 
+/// How long it takes to read all names in a folder.
+pub fn list(path: &Path) -> io::Result<Duration> {
+    time(|| fs::read_dir(path)?.try_for_each(|entry| entry.map(drop)))
+}
+
 /// Answers how much there is.
 fn visit(folder: &Path) -> io::Result<u64> {
     let mut entries: Vec<DirEntry> = fs::read_dir(folder)?.collect::<Result<_, _>>()?;
@@ -56,6 +61,7 @@ mod tests {
         make(folder.path(), 3, 5).expect("made");
         assert_eq!(visit(folder.path()).expect("visited"), 3 + 3 * 5);
         walk(folder.path(), Some(Duration::ZERO)).expect("walked");
+        list(folder.path()).expect("listed");
         walk(&folder.path().join("nothing"), None).expect_err("it is not there");
     }
 }
