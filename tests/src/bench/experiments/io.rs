@@ -10,14 +10,16 @@ use crate::bench::plan::{Running, Until};
 /// A folder of L1's that containers have as a bind mount, and where disks are.
 const DATA: &str = "/data";
 
-/// L1's end of the network.
-const SERVER: &str = "10.77.0.1:7000";
+/// Where the server is before there is a network.
+const SERVER: &str = "0.0.0.0:7000";
 /// The containers' network namespace.
 const NETWORK: &str = "/run/netns/bench";
 
-/// A veth pair from L1 to the containers' namespace.
+const MAKE_NAMESPACE: &[&str] = &["ip netns add bench"];
+
+/// A veth pair from L1 to the containers' namespace, new for each run: one that was killed has left its redirects.
 const MAKE_NETWORK: &[&str] = &[
-    "ip netns add bench",
+    "ip link delete bench0 2>/dev/null",
     "ip link add bench0 type veth peer name eth0 netns bench",
     "ip address add 10.77.0.1/24 dev bench0",
     "ip link set bench0 up",
@@ -212,7 +214,8 @@ impl Load {
     fn measure(&self, number: usize, subject: &str, runtime: &str) -> Measurement {
         let run = format!("{runtime} run --bundle {} bench-{{run}}", folder(number));
         let run = match self.how {
-            How::Files | How::Tcp => run,
+            How::Files => run,
+            How::Tcp => format!("{}; {run}", MAKE_NETWORK.join("; ")),
             How::Output => format!("{run} | {} drain", paths::IO),
             How::Input(mib) => format!("{} pour {mib} | {run}", paths::IO),
         };
@@ -222,7 +225,7 @@ impl Load {
             .runs(RUNS);
         match self.how {
             How::Files => measurement.after(MAKE_DATA),
-            How::Tcp => measurement.after(MAKE_NETWORK).beside(Running {
+            How::Tcp => measurement.after(MAKE_NAMESPACE).beside(Running {
                 start: command(&[paths::IO, "serve", SERVER]),
                 until: Until::Printed(tcp::LISTENING.into()),
                 count: 1,
