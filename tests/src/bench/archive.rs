@@ -14,14 +14,12 @@ use crate::testbed::kernel::Kernel;
 use crate::testbed::tool;
 
 /// Programs of this machine that are measured or that containers run.
-const PROGRAMS: [&str; 6] = [
+const PROGRAMS: [&str; 5] = [
     "qemu-system-x86_64",
     "runc",
     "crun",
     "containerd-shim-runc-v2",
     "busybox",
-    // It makes the network.
-    "ip",
 ];
 
 /// What QEMU's microvm machine reads from its data folder.
@@ -52,6 +50,8 @@ pub fn write(
     for program in PROGRAMS {
         contents.program(program)?;
     }
+    let ip = contents.program("ip")?;
+    contents.symlink(paths::IP, &ip.to_string_lossy())?;
     for program in ["bulkhead", "bulkhead-vmm"] {
         contents.copy(&bench.binaries.join(program), &format!("/usr/bin/{program}"))?;
     }
@@ -170,8 +170,8 @@ impl Contents<'_> {
         self.file(to, &content)
     }
 
-    /// Adds a program of this machine and its libraries, all where they are here.
-    fn program(&mut self, name: &str) -> Result<(), BenchError> {
+    /// Adds a program of this machine and its libraries, all where they are here, and says where that is.
+    fn program(&mut self, name: &str) -> Result<PathBuf, BenchError> {
         let which = tool::output(Command::new("sh").args(["-c", "command -v \"$1\"", "sh", name]))?;
         let program = PathBuf::from(String::from_utf8_lossy(&which).trim());
         self.copy(&program, &program.to_string_lossy())?;
@@ -181,7 +181,7 @@ impl Contents<'_> {
                 self.copy(&library, &to)?;
             }
         }
-        Ok(())
+        Ok(program)
     }
 
     /// The program that measures input and output, where L1, containers and guests look for it.

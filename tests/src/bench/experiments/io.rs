@@ -15,16 +15,16 @@ const SERVER: &str = "0.0.0.0:7000";
 /// The containers' network namespace.
 const NETWORK: &str = "/run/netns/bench";
 
-const MAKE_NAMESPACE: &[&str] = &["ip netns add bench"];
+const MAKE_NAMESPACE: &[&str] = &["/opt/ip netns add bench"];
 
 /// A veth pair from L1 to the containers' namespace, new for each run: one that was killed has left its redirects.
 const MAKE_NETWORK: &[&str] = &[
-    "ip link delete bench0 2>/dev/null",
-    "ip link add bench0 type veth peer name eth0 netns bench",
-    "ip address add 10.77.0.1/24 dev bench0",
-    "ip link set bench0 up",
-    "ip -n bench address add 10.77.0.2/24 dev eth0",
-    "ip -n bench link set eth0 up",
+    "/opt/ip link delete bench0 2>/dev/null",
+    "/opt/ip link add bench0 type veth peer name eth0 netns bench",
+    "/opt/ip address add 10.77.0.1/24 dev bench0",
+    "/opt/ip link set bench0 up",
+    "/opt/ip -n bench address add 10.77.0.2/24 dev eth0",
+    "/opt/ip -n bench link set eth0 up",
 ];
 
 /// What is read, and what is walked: 10 folders of 40 files. More would not tell more, and each turn to the host costs the emulator

@@ -41,6 +41,8 @@ pub mod paths {
     pub const IO: &str = "/usr/bin/bulkhead-bench-io";
     /// And in containers.
     pub const IO_IN_CONTAINER: &str = "/bin/bulkhead-bench-io";
+    /// iproute2's `ip`: busybox's shell takes busybox's own by that name.
+    pub const IP: &str = "/opt/ip";
     /// bulkhead's configuration.
     pub const CONFIG: &str = "/guest/config.toml";
     /// A bundle that runs `true`.
