@@ -62,6 +62,9 @@ pub fn enter(serves_files: bool, reporter: &Reporter) -> Result<(), JailError> {
     .map_err(JailError::step("leave the host's namespaces"))?;
     mounts::make_working_directory_the_root(serves_files)?;
     privileges::limit_resources()?;
+    if serves_files {
+        privileges::make_room_for_descriptors()?;
+    }
     privileges::drop_capabilities(if serves_files { &FILE_SERVING } else { &[] })?;
     prctl::set_no_new_privs().map_err(JailError::step("give up gaining privileges"))?;
     prctl::set_dumpable(false).map_err(JailError::step("keep other processes from tracing this one"))

@@ -7,6 +7,8 @@ use caps::errors::CapsError;
 use caps::{CapSet, Capability};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::fcntl_dupfd_cloexec;
 
 use super::JailError;
 
@@ -20,6 +22,20 @@ pub fn limit_resources() -> Result<(), JailError> {
         }
     }
     setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(JailError::step("forbid core dumps"))
+}
+
+/// How many descriptors a file server can have before its table grows. It has one for each file that the guest remembers.
+const DESCRIPTORS: u64 = 4096;
+
+/// Has the table of descriptors be as large as a file server will need it. To be called while the process has one thread: with
+/// several, the kernel waits for an RCU grace period, some ten milliseconds, whenever it doubles the table.
+pub fn make_room_for_descriptors() -> Result<(), JailError> {
+    const ACTION: &str = "make room for descriptors";
+    let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE).map_err(JailError::step(ACTION))?;
+    let last = i32::try_from(limit.min(DESCRIPTORS)).unwrap_or(i32::MAX) - 1;
+    let failed = |errno: rustix::io::Errno| JailError::Step(ACTION, errno.into());
+    let any = open(".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
+    fcntl_dupfd_cloexec(&any, last).map(drop).map_err(failed)
 }
 
 /// Keeps these capabilities, and not for programs that it could execute.
