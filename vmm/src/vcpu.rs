@@ -1,7 +1,6 @@
 //! The virtual processors: one thread each, which runs the guest until it needs a device, is paused, or ends.
 //!
-//! System calls of these threads while the guest runs: ioctl(KVM_RUN); futex for locks, and while paused;
-//! write (interrupts, console copy, event loop); read, epoll_ctl and clone3 when a driver activates its device.
+//! Which system calls these threads make, `vmm/seccomp/lists.toml` says.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,6 +16,7 @@ use kvm_ioctls::{VcpuExit, VcpuFd};
 use crate::devices::mmio::MmioBus;
 use crate::devices::ports::Ports;
 use crate::end::End;
+use crate::jail::Thread;
 use crate::kick;
 use crate::pause::Gate;
 use crate::report::Outcome;
@@ -81,6 +81,9 @@ impl Vcpu {
 
     /// Runs until the guest's end.
     fn live(mut self) {
+        if let Err(error) = Thread::Vcpu.confine() {
+            return self.end.fail(error.to_string());
+        }
         kick::prepare_thread(&mut self.fd);
         while self.gate.pass(&self.end) {
             self.run();

@@ -21,7 +21,7 @@ use crate::event_loop::{EventLoop, LoopHandle};
 use crate::failure::{AtStage, Failure};
 use crate::growth::{Growth, Room};
 use crate::hotplug::{Disk, FreeSlots, HotplugSlots};
-use crate::jail;
+use crate::jail::{self, JailError};
 use crate::kvm;
 use crate::memory;
 use crate::report::{Outcome, Reporter, Stage};
@@ -36,6 +36,20 @@ pub fn run(resources: Resources, console: &Console, reporter: &Reporter) -> Resu
     let serves_files = resources.devices.filesystem.is_some();
     let host_view = serves_files.then(HostView::prepare).transpose().at(Stage::Jail)?;
     jail::enter(serves_files, reporter).at(Stage::Jail)?;
+    let shared_folder = resources
+        .devices
+        .filesystem
+        .as_deref()
+        .zip(host_view)
+        .map(|(tag, host_view)| Filesystem::new(tag, host_view))
+        .transpose()
+        .map_err(DeviceError::SharedFolder)
+        .at(Stage::Devices)?;
+    // Threads that are started from here on have this list, too. The file system's is another.
+    jail::Thread::Main
+        .confine()
+        .map_err(JailError::Confine)
+        .at(Stage::Jail)?;
 
     let end = End::new().at(Stage::Run)?;
     let mut event_loop = EventLoop::new().at(Stage::Run)?;
@@ -66,8 +80,8 @@ pub fn run(resources: Resources, console: &Console, reporter: &Reporter) -> Resu
         .at(Stage::Kernel)?;
 
     let mut slots = Slots::new(vm.clone(), room.memory().clone());
-    let free =
-        plug_devices(&mut slots, resources.devices, host_view, &event_loop.handle()).at(Stage::Devices)?;
+    let free = plug_devices(&mut slots, resources.devices, shared_folder, &event_loop.handle())
+        .at(Stage::Devices)?;
     let command_line = format!(
         "{} {}{}{}",
         reset::PARAMETERS,
@@ -148,15 +162,14 @@ struct Plugged {
 fn plug_devices(
     slots: &mut Slots,
     devices: Devices,
-    host_view: Option<HostView>,
+    shared_folder: Option<Filesystem>,
     event_loop: &LoopHandle,
 ) -> Result<Plugged, DeviceError> {
     if let Some(vsock) = devices.vsock {
         let device = VsockDevice::new(vsock.cid, vsock.listener, vsock.uplink, event_loop.clone());
         slots.plug(Box::new(device))?;
     }
-    if let Some((tag, host_view)) = devices.filesystem.zip(host_view) {
-        let device = Filesystem::new(&tag, host_view).map_err(DeviceError::SharedFolder)?;
+    if let Some(device) = shared_folder {
         slots.plug(Box::new(device))?;
     }
     let mut plugged = BTreeMap::new();

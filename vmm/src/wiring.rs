@@ -57,8 +57,8 @@ pub enum DeviceError {
     /// A network device cannot be made.
     #[error(transparent)]
     Network(#[from] NetError),
-    /// The root cannot be opened.
-    #[error("cannot open the shared folder")]
+    /// The root cannot be opened, or there is no thread that serves it.
+    #[error("cannot serve the shared folder")]
     SharedFolder(#[source] io::Error),
     /// The device has a queue of a size that virtio does not know.
     #[error("a queue's size is not a power of two of at most 32768")]

@@ -92,6 +92,12 @@ impl fmt::Display for VmmEnd {
             (Some(Outcome::TripleFault), _) => write!(f, "the guest stopped with a triple fault"),
             (Some(Outcome::Stopped), _) => write!(f, "the virtual machine was stopped by request"),
             (Some(Outcome::Failed { stage, message }), _) => self.failure(f, *stage, message),
+            (None, Some(libc::SIGSYS)) => write!(
+                f,
+                "the VMM was killed by signal {} (SIGSYS): it made a system call that is not on its thread's list, \
+                 by a defect or an attack; the host's kernel log names thread and call (audit, type=1326)",
+                libc::SIGSYS
+            ),
             (None, Some(signal)) => write!(f, "the VMM was killed by signal {signal}"),
             (None, None) => write!(f, "the VMM ended without a word"),
         }
@@ -130,6 +136,10 @@ mod tests {
             "the guest's kernel panicked: VFS: Unable to mount root fs"
         );
         assert_eq!(text(None, Some(9)), "the VMM was killed by signal 9");
+        assert!(
+            text(None, Some(31))
+                .starts_with("the VMM was killed by signal 31 (SIGSYS): it made a system call")
+        );
         let message = "not an ELF file".to_owned();
         let kernel = Outcome::Failed {
             stage: Stage::Kernel,

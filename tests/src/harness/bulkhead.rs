@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 
 use super::collect::Collected;
 use super::poor_kvm::PoorKvm;
-use super::{LIMIT, Systemd, processes};
+use super::{LIMIT, Systemd, old_kernel, processes};
 use crate::l1::pty::Terminal;
 use crate::testbed::channel::WindowSize;
 
@@ -91,6 +91,13 @@ impl Invocation {
         let running = self.start();
         kvm.serve().expect("the seccomp filter's listener");
         running.wait()
+    }
+
+    /// Has it run on a kernel that knows no seccomp filters; needs root.
+    #[must_use]
+    pub fn without_filters(mut self) -> Self {
+        old_kernel::without_filters(&mut self.command);
+        self
     }
 
     /// Starts it, with pipes.

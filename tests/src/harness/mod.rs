@@ -18,6 +18,7 @@ mod host;
 mod image;
 mod leaks;
 mod loop_device;
+mod old_kernel;
 mod podman;
 mod poor_kvm;
 pub mod processes;

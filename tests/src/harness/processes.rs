@@ -60,7 +60,21 @@ pub fn file(pid: Pid, name: &str) -> PathBuf {
     PathBuf::from(format!("/proc/{pid}/{name}"))
 }
 
-/// What the kernel calls the process, at most 15 bytes.
+/// Its threads.
+///
+/// # Panics
+/// The process has gone.
+#[must_use]
+pub fn threads(pid: Pid) -> Vec<Pid> {
+    fs::read_dir(file(pid, "task"))
+        .expect("the process is alive")
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .map(Pid::from_raw)
+        .collect()
+}
+
+/// What the kernel calls the process, or the thread, at most 15 bytes.
 #[must_use]
 pub fn name(pid: Pid) -> Option<String> {
     Some(fs::read_to_string(file(pid, "comm")).ok()?.trim_end().to_owned())

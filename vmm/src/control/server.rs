@@ -1,7 +1,8 @@
 //! Takes the requests of the control socket, on the event loop.
 //!
 //! Its system calls: accept4, recvmsg, sendto, close, epoll_ctl, read (the pause's event), tgkill and futex
-//! (pausing), ioctl, mmap and clone3 (processors), fstat, lseek and fcntl (images), write (the interrupt of memory).
+//! (pausing), ioctl, mmap and clone (processors), fstat, lseek and fcntl (images), write (the interrupt of memory). What it may
+//! call is in `vmm/seccomp/lists.toml`.
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -2,8 +2,10 @@
 //!
 //! Whoever starts it gives it a process namespace and a control group; the rest it does itself, whoever starts it: it
 //! dies with its parent, leaves the host's mount, network, System V IPC and host name namespaces, makes its working
-//! directory its root, and gives up its capabilities. There is no way to run it without.
+//! directory its root, and gives up its capabilities. Then each of its threads is confined to the system calls that its
+//! kind needs. There is no way to run it without.
 
+mod calls;
 mod mounts;
 mod privileges;
 
@@ -15,6 +17,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 
+pub use self::calls::Thread;
 use crate::report::Reporter;
 
 /// A step into the jail failed.
@@ -23,6 +26,9 @@ pub enum JailError {
     /// The kernel refused a step.
     #[error("cannot {0}; the VMM is started as root, with all capabilities, on Linux 5.12 or later")]
     Step(&'static str, #[source] io::Error),
+    /// The main thread has no list of system calls.
+    #[error(transparent)]
+    Confine(io::Error),
     /// Whoever was to read the report has gone.
     #[error("the process that started the VMM has ended")]
     ParentIsGone,

@@ -5,7 +5,7 @@ use std::num::Wrapping;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
 
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
@@ -15,6 +15,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::buffers::Chain;
 use super::device::{ActivateError, Activation, ActiveQueue, Interrupt};
+use crate::jail::Thread;
 use crate::memory::GuestMemory;
 
 /// What a device does with a request, apart from how requests arrive.
@@ -24,49 +25,73 @@ pub trait Service {
     fn serve(&mut self, memory: &GuestMemory, chain: Chain<'_>) -> u32;
 }
 
-/// The running thread. Dropping it stops the thread after the request that it is serving.
+/// The thread. Dropping it stops the thread after the request that it is serving.
 pub struct Worker {
+    events: Arc<Events>,
     stop: EventFd,
+    /// How its queues come to it, once.
+    queues: Option<Sender<Activation>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Worker {
-    /// Starts a thread of that name, which makes its service by calling `make`, and returns when that is done.
+    /// Starts a thread of that name, which makes its service by calling `make`, confines itself to the system calls of
+    /// `kind`, and waits for the driver. Returns when it does. It is started with its device and not by the driver: a
+    /// virtual processor may not start threads, and its list is not one that a worker could live with.
     ///
     /// # Errors
-    /// When the thread, its descriptors or its service cannot be made.
-    pub fn start<S, F>(name: &str, activation: Activation, make: F) -> Result<Self, ActivateError>
+    /// When the thread, its descriptors or its service cannot be made, or it cannot be confined.
+    pub fn start<S, F>(name: &str, kind: Thread, make: F) -> io::Result<Self>
     where
         S: Service,
         F: FnOnce() -> io::Result<S> + Send + 'static,
     {
-        let host = |what: &'static str| move |error| ActivateError::Host(what, error);
-        let stop = EventFd::new(EFD_NONBLOCK).map_err(host("worker's stop event"))?;
-        let events = Events::new(&activation.queues, &stop).map_err(host("worker's events"))?;
+        let stop = EventFd::new(EFD_NONBLOCK)?;
+        let events = Arc::new(Events::new(&stop)?);
         let (ready, started) = sync_channel(1);
-        let thread = thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(move || match make() {
-                Ok(service) => {
-                    let mut queues = Queues::new(activation, service);
-                    // The receiver waits for exactly this message.
-                    let _ = ready.send(Ok(()));
-                    queues.run(&events);
-                }
-                Err(error) => {
-                    let _ = ready.send(Err(error));
-                }
-            })
-            .map_err(host("worker thread"))?;
+        let (queues, activated) = channel();
+        let theirs = Arc::clone(&events);
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
+            let made = make().and_then(|service| kind.confine().map(|()| service));
+            let (service, outcome) = match made {
+                Ok(service) => (Some(service), Ok(())),
+                Err(error) => (None, Err(error)),
+            };
+            // The receiver waits for exactly this message.
+            let _ = ready.send(outcome);
+            if let Some(service) = service
+                && let Ok(activation) = activated.recv()
+            {
+                Queues::new(activation, service).run(&theirs);
+            }
+        })?;
         let worker = Worker {
+            events,
             stop,
+            queues: Some(queues),
             thread: Some(thread),
         };
-        match started.recv() {
-            Ok(started) => started.map_err(host("worker's start"))?,
-            Err(_) => return Err(host("worker's start")(io::Error::other("the thread ended"))),
-        }
+        started
+            .recv()
+            .unwrap_or_else(|_| Err(io::Error::other("the thread ended")))?;
         Ok(worker)
+    }
+
+    /// Has the thread serve the driver's queues from now on. Once.
+    ///
+    /// # Errors
+    /// It serves a driver already, the host refuses to watch for the driver's kicks, or the thread has ended.
+    pub fn serve(&mut self, activation: Activation) -> Result<(), ActivateError> {
+        let host = |what: &'static str| move |error| ActivateError::Host(what, error);
+        let again = || host("worker")(io::ErrorKind::AlreadyExists.into());
+        let queues = self.queues.take().ok_or_else(again)?;
+        for (token, active) in (0..).zip(&activation.queues) {
+            self.events
+                .add(token, &active.kick)
+                .map_err(host("worker's events"))?;
+        }
+        let ended = |_| host("worker")(io::Error::other("the thread ended"));
+        queues.send(activation).map_err(ended)
     }
 }
 
@@ -74,6 +99,7 @@ impl Drop for Worker {
     fn drop(&mut self) {
         // The counter cannot be full: this is its only write.
         let _ = self.stop.write(1);
+        self.queues = None;
         if let Some(thread) = self.thread.take() {
             // A panic of the thread has been reported by its own hook.
             let _ = thread.join();
@@ -87,14 +113,15 @@ struct Events(Epoll);
 impl Events {
     const STOP: u64 = u64::MAX;
 
-    fn new(queues: &[ActiveQueue], stop: &EventFd) -> io::Result<Self> {
-        let epoll = Epoll::new()?;
-        let sources = (0..).zip(queues).map(|(index, queue)| (index, &queue.kick));
-        for (token, event) in sources.chain([(Self::STOP, stop)]) {
-            let interest = EpollEvent::new(EventSet::IN | EventSet::EDGE_TRIGGERED, token);
-            epoll.ctl(ControlOperation::Add, event.as_raw_fd(), interest)?;
-        }
-        Ok(Events(epoll))
+    fn new(stop: &EventFd) -> io::Result<Self> {
+        let events = Events(Epoll::new()?);
+        events.add(Self::STOP, stop)?;
+        Ok(events)
+    }
+
+    fn add(&self, token: u64, event: &EventFd) -> io::Result<()> {
+        let interest = EpollEvent::new(EventSet::IN | EventSet::EDGE_TRIGGERED, token);
+        self.0.ctl(ControlOperation::Add, event.as_raw_fd(), interest)
     }
 
     /// Waits for the next event. `None` when the worker should stop.

@@ -16,6 +16,7 @@ use super::service::BlockService;
 use crate::devices::virtio::buffers::read_config_space;
 use crate::devices::virtio::worker::Worker;
 use crate::devices::virtio::{ActivateError, Activation, VirtioDevice};
+use crate::jail::Thread;
 use crate::resources::ImageFiles;
 
 const QUEUE_SIZE: u16 = 256;
@@ -23,7 +24,7 @@ const QUEUE_SIZE: u16 = 256;
 /// A virtio-blk device.
 pub struct Block {
     disk: Arc<Disk>,
-    worker: Option<Worker>,
+    worker: Worker,
 }
 
 /// What the device and its worker have in common.
@@ -35,24 +36,26 @@ pub struct Disk {
 }
 
 impl Block {
-    /// A disk of that name over `image`.
+    /// A disk of that name over `image`, with the thread that will serve it.
     ///
     /// # Errors
-    /// When the files cannot be an image.
+    /// When the files cannot be an image, or there is no thread for it.
     pub fn new(id: &str, image: impl Into<ImageFiles>, read_only: bool) -> Result<Self, ImageError> {
         let disk = Disk {
             id: id.to_owned(),
             image: Image::open(image.into(), read_only)?,
         };
-        Ok(Block {
-            disk: Arc::new(disk),
-            worker: None,
-        })
+        let disk = Arc::new(disk);
+        let service = BlockService(Arc::clone(&disk));
+        let worker =
+            Worker::start("virtio-blk", Thread::Block, move || Ok(service)).map_err(ImageError::Worker)?;
+        Ok(Block { disk, worker })
     }
 
     /// What the worker runs.
+    #[cfg(test)]
     pub(super) fn service(&self) -> BlockService {
-        BlockService(self.disk.clone())
+        BlockService(Arc::clone(&self.disk))
     }
 }
 
@@ -125,8 +128,6 @@ impl VirtioDevice for Block {
         if activation.queues.len() != 1 {
             return Err(ActivateError::Queues(activation.queues.len(), 1));
         }
-        let service = self.service();
-        self.worker = Some(Worker::start("virtio-blk", activation, move || Ok(service))?);
-        Ok(())
+        self.worker.serve(activation)
     }
 }

@@ -54,6 +54,9 @@ pub enum ImageError {
     /// The host's error.
     #[error("cannot look at the image: {0}")]
     Host(#[from] io::Error),
+    /// The thread that would serve it.
+    #[error("cannot start the disk's thread")]
+    Worker(#[source] io::Error),
 }
 
 impl Image {

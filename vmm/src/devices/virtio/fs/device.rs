@@ -14,6 +14,7 @@ use super::service::FilesystemService;
 use crate::devices::virtio::buffers::read_config_space;
 use crate::devices::virtio::worker::Worker;
 use crate::devices::virtio::{ActivateError, Activation, VirtioDevice};
+use crate::jail::Thread;
 
 /// The high-priority queue, by which inodes are forgotten, and one for all else. A request of 1 MiB takes up to 259
 /// descriptors of the latter when the driver does not put them into a table of their own.
@@ -24,9 +25,7 @@ const TAG_LENGTH: usize = 36;
 /// A virtio-fs device.
 pub struct Filesystem {
     config: ConfigSpace,
-    /// What the worker is made of, until there is one.
-    parts: Option<(OwnedFd, HostView)>,
-    worker: Option<Worker>,
+    worker: Worker,
 }
 
 /// The configuration space (virtio 1.2, section 5.11.4).
@@ -41,10 +40,10 @@ struct ConfigSpace {
 unsafe impl ByteValued for ConfigSpace {}
 
 impl Filesystem {
-    /// Shares this process's root. To be called in the jail.
+    /// Shares this process's root. To be called in the jail, by a thread that may start others.
     ///
     /// # Errors
-    /// The host's, from opening the root.
+    /// The host's, from opening the root and starting the thread that serves it.
     pub fn new(tag: &str, host: HostView) -> io::Result<Self> {
         let root = openat(
             CWD,
@@ -52,11 +51,11 @@ impl Filesystem {
             OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
             Mode::empty(),
         )?;
-        Ok(Self::of(tag, root, host))
+        Self::of(tag, root, host)
     }
 
     /// Shares the folder `root`.
-    pub(super) fn of(tag: &str, root: OwnedFd, host: HostView) -> Self {
+    pub(super) fn of(tag: &str, root: OwnedFd, host: HostView) -> io::Result<Self> {
         let mut config = ConfigSpace {
             tag: [0; TAG_LENGTH],
             request_queues: 1.into(),
@@ -64,11 +63,12 @@ impl Filesystem {
         for (to, from) in config.tag.iter_mut().zip(tag.bytes()) {
             *to = from;
         }
-        Filesystem {
-            config,
-            parts: Some((root, host)),
-            worker: None,
-        }
+        let make = move || {
+            let files = Passthrough::new(root, host.into_descriptors())?;
+            Ok(FilesystemService::new(files))
+        };
+        let worker = Worker::start("virtio-fs", Thread::Filesystem, make)?;
+        Ok(Filesystem { config, worker })
     }
 }
 
@@ -93,15 +93,6 @@ impl VirtioDevice for Filesystem {
         if activation.queues.len() != QUEUE_SIZES.len() {
             return Err(ActivateError::Queues(activation.queues.len(), QUEUE_SIZES.len()));
         }
-        let again = || ActivateError::Host("the file system", io::ErrorKind::AlreadyExists.into());
-        let (root, host) = self.parts.take().ok_or_else(again)?;
-        let make = move || {
-            Ok(FilesystemService::new(Passthrough::new(
-                root,
-                host.into_descriptors(),
-            )?))
-        };
-        self.worker = Some(Worker::start("virtio-fs", activation, make)?);
-        Ok(())
+        self.worker.serve(activation)
     }
 }

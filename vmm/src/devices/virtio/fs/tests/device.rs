@@ -10,7 +10,7 @@ use crate::devices::virtio::{Interrupt, VirtioDevice};
 
 fn device(folder: &Path) -> Filesystem {
     let root = openat(CWD, folder, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
-    Filesystem::of("shared", root, HostView::prepare().unwrap())
+    Filesystem::of("shared", root, HostView::prepare().unwrap()).unwrap()
 }
 
 /// On a thread of its own, since preparing changes the thread.
