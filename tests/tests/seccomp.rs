@@ -53,6 +53,8 @@ fn every_thread_has_its_filters() {
             (processes::name(thread).unwrap(), field("Seccomp_filters"))
         })
         .collect();
+    // KVM has one of its own in the process, which never leaves the kernel.
+    threads.retain(|(name, _)| !name.starts_with("kvm-"));
     threads.sort();
     // What the main thread starts has its filter as well as an own one.
     let expected = [
