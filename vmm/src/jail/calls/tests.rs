@@ -63,10 +63,9 @@ fn fcntl(command: i32) -> impl FnOnce() -> libc::c_long {
 fn what_is_listed_is_made_and_all_else_kills() {
     let filter = filter(&with_calls("getppid = \"\""), "t");
     // SAFETY: no pointers.
-    assert_eq!(
-        fate(&filter, || unsafe { libc::syscall(libc::SYS_getppid) }),
-        Fate::Made
-    );
+    let listed = || unsafe { libc::syscall(libc::SYS_getppid) };
+    assert_eq!(fate(&filter, listed), Fate::Made);
+    // SAFETY: no pointers.
     let other = || unsafe { libc::syscall(libc::SYS_getpgrp) };
     assert_eq!(fate(&filter, other), Fate::Killed(libc::SIGSYS));
 }
@@ -108,6 +107,7 @@ fn an_answer_takes_the_place_of_a_call() {
 #[test]
 fn calls_of_32_bits_kill() {
     let filter = filter(&with_calls("getppid = \"\"\nrestart_syscall = \"\""), "t");
+    // SAFETY: no pointers.
     let x32 = || unsafe { libc::syscall(0x4000_0000 | libc::SYS_getppid) };
     assert_eq!(fate(&filter, x32), Fate::Killed(libc::SIGSYS));
 }
@@ -202,7 +202,7 @@ fn the_lists_hold() {
             "{name}"
         );
         let program = c"/".as_ptr();
-        let none = std::ptr::null::<*const libc::c_char>();
+        let none = ptr::null::<*const libc::c_char>();
         // SAFETY: a valid path, and no arguments.
         let execute = || unsafe { libc::syscall(libc::SYS_execve, program, none, none) };
         assert_eq!(fate(built, execute), Fate::Killed(libc::SIGSYS), "{name}");
