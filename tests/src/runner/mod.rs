@@ -1,10 +1,12 @@
 //! Runs the tests of libtest binaries one by one, each in a process of its own, over several workers.
 //!
 //! A worker is an L1 where the host's KVM cannot run guests, else a slot on the host. A test that fails has failed. Only
-//! a lost L1 is the testbed's failure and not the test's: the worker gets a new one, and that test another try.
+//! a lost L1, and an L1 whose processor was seen to go wrong, is the testbed's failure and not the test's: the worker
+//! gets a new one, and that test another try.
 
 mod build;
 mod durations;
+mod flags;
 mod host;
 mod list;
 mod worker;

@@ -4,8 +4,7 @@ use std::io;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::host;
-use super::{Plan, Test};
+use super::{Plan, Test, flags, host};
 use crate::testbed::channel::Run;
 use crate::testbed::client::{self, Ended, Input};
 use crate::testbed::place::Place;
@@ -117,7 +116,13 @@ impl<'a> Worker<'a> {
             Err(error) => return Err(error),
         };
         Ok(match ended {
-            Ended::Exit(code) => verdict(code == 0, &format!("exit code {code}"), output),
+            Ended::Exit(code) => {
+                let verdict = verdict(code == 0, &format!("exit code {code}"), output);
+                match flags::impossible(output) {
+                    Some(flags) if verdict != Verdict::Passed => return Err(processor_fault(flags)),
+                    _ => verdict,
+                }
+            }
             Ended::TimedOut => {
                 // Whatever left the killed session is still there: the next test starts afresh.
                 self.l1 = None;
@@ -138,6 +143,12 @@ impl<'a> Worker<'a> {
         );
         println!("testbed: starting a new one for another try; this is not held against the test");
     }
+}
+
+fn processor_fault(flags: u32) -> Error {
+    Error::Lost(io::Error::other(format!(
+        "its processor went wrong: a guest's kernel crashed with EFLAGS {flags:08x}, which no processor can have"
+    )))
 }
 
 fn start(number: usize, plan: &Plan) -> Result<L1, Error> {
