@@ -80,6 +80,7 @@ pub fn run(
                 results.samples.push((name, sample));
             }
             Some(Reply::Log(name, lines)) => results.logs.push((name, lines)),
+            Some(Reply::Again(name, why)) => println!("{name}: {why}; trying once more"),
             Some(Reply::Failed(name, why)) => return Err(failed(format!("{name}: {why}"), &tail)),
             Some(Reply::Done) => return Ok(results),
             None => {

@@ -140,6 +140,8 @@ pub enum Reply {
     Sample(String, Sample),
     /// The log of the last run of the experiment of this name.
     Log(String, Vec<Line>),
+    /// The experiment of this name took too long, and is begun anew: what was waited for.
+    Again(String, String),
     /// The experiment of this name did not work: why.
     Failed(String, String),
     /// Everything was measured.

@@ -29,6 +29,13 @@ pub static RUNTIME: LazyLock<String> = LazyLock::new(|| {
 static PROGRAMS: LazyLock<Option<PathBuf>> =
     LazyLock::new(|| env::var_os("BULKHEAD_CONTAINERD").map(PathBuf::from));
 
+/// Who makes pods' sandboxes, where containerd is 2.x and `BULKHEAD_CONTAINERD_SANDBOXER` says it: with `shim`, the runtime's shim by
+/// its sandbox service.
+static SANDBOXER: LazyLock<String> = LazyLock::new(|| match env::var("BULKHEAD_CONTAINERD_SANDBOXER") {
+    Ok(sandboxer) => format!("sandboxer = \"{sandboxer}\""),
+    Err(_) => String::new(),
+});
+
 /// Pods have addresses of this network, and the host its first one.
 pub const NETWORK: &str = "10.88.0.0/16";
 /// The same for version 6.
@@ -119,12 +126,14 @@ conf_dir = "{network}"
 default_runtime_name = "test"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.test]
 runtime_type = "{runtime}"
+{sandboxer}
 privileged_without_host_devices = true
 pod_annotations = ["dev.bulkhead.vm.*"]
 "#,
                 storage = storage.display(),
                 network = network.display(),
                 runtime = *RUNTIME,
+                sandboxer = *SANDBOXER,
             ),
         );
         let mut containerd = Self {

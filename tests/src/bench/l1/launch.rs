@@ -23,8 +23,8 @@ use crate::testbed::process::Process;
 /// The vsock port that the agent dials on the host (`AGENT_PORT` of the agent's protocol).
 const AGENT_PORT: u32 = 1024;
 
-/// What anything may take, of virtual time.
-pub const LIMIT: Duration = Duration::from_secs(20);
+/// What anything may take, of virtual time. The emulator needs a minute or two for that.
+pub const LIMIT: Duration = Duration::from_secs(5);
 
 /// The VMM's working folder: empty, it becomes its root.
 const EMPTY: &str = "/run/empty";
@@ -87,7 +87,8 @@ impl Launched {
             let length = (&self.output).read(&mut buffer).unwrap_or(0);
             printed.extend_from_slice(&buffer[..length]);
         }
-        io::Error::other(format!("{error}, but: {}", String::from_utf8_lossy(&printed)))
+        let message = format!("{error}, but: {}", String::from_utf8_lossy(&printed));
+        io::Error::new(error.kind(), message)
     }
 
     /// Waits until it has printed `text`.
@@ -316,11 +317,13 @@ fn wait_until_readable(fd: impl AsFd) -> io::Result<()> {
     if poll_input(fd, LIMIT)? {
         Ok(())
     } else {
-        Err(io::Error::new(
-            io::ErrorKind::TimedOut,
-            format!("nothing within {LIMIT:?}"),
-        ))
+        Err(too_long())
     }
+}
+
+/// The error of what did not come within [`LIMIT`].
+pub fn too_long() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, format!("nothing within {LIMIT:?}"))
 }
 
 fn poll_input(fd: impl AsFd, limit: Duration) -> io::Result<bool> {

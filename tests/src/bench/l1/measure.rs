@@ -14,24 +14,34 @@ use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::time::{ClockId, ClockNanosleepFlags, clock_gettime, clock_nanosleep};
 use nix::unistd::Pid;
 
-use super::launch::{InBackground, LIMIT, Launched, Prepared};
+use super::launch::{InBackground, LIMIT, Launched, Prepared, too_long};
 use super::{log, memory};
 use crate::bench::plan::{Experiment, Line, Reply, Running, Sample, Until};
 
-/// Measures an experiment as often as it wants, after one run that is not counted, and replies as it goes.
+/// Measures an experiment as often as it wants, after one run that is not counted, and replies when all is measured. What takes
+/// too long is begun anew, once: in the emulated host a guest now and then makes no progress.
 pub fn all_runs(experiment: &Experiment, reply: &dyn Fn(&Reply)) {
     let nobody = memory::processes();
-    if let Err(error) = try_all_runs(experiment, reply) {
-        let errors = fs::read_to_string("/run/stderr").unwrap_or_default();
-        reply(&Reply::Failed(
-            experiment.name.clone(),
-            format!("{error}\n{errors}"),
-        ));
+    let name = || experiment.name.clone();
+    let replies = try_all_runs(experiment).or_else(|error| {
+        if error.kind() != io::ErrorKind::TimedOut {
+            return Err(error);
+        }
+        reply(&Reply::Again(name(), error.to_string()));
+        clear(&nobody);
+        try_all_runs(experiment)
+    });
+    match replies {
+        Ok(replies) => replies.iter().for_each(reply),
+        Err(error) => {
+            let errors = fs::read_to_string("/run/stderr").unwrap_or_default();
+            reply(&Reply::Failed(name(), format!("{error}\n{errors}")));
+        }
     }
     clear(&nobody);
 }
 
-fn try_all_runs(experiment: &Experiment, reply: &dyn Fn(&Reply)) -> io::Result<()> {
+fn try_all_runs(experiment: &Experiment) -> io::Result<Vec<Reply>> {
     let mut beside = Vec::new();
     if let Some(running) = &experiment.beside {
         for _ in 0..running.count {
@@ -39,17 +49,18 @@ fn try_all_runs(experiment: &Experiment, reply: &dyn Fn(&Reply)) -> io::Result<(
         }
     }
     let others = memory::processes();
+    let mut replies = Vec::new();
     for run in 0..=experiment.runs {
         let (sample, lines) = one_run(experiment, &others)?;
         if run > 0 {
-            reply(&Reply::Sample(experiment.name.clone(), sample));
+            replies.push(Reply::Sample(experiment.name.clone(), sample));
         }
         if run == experiment.runs && experiment.log.is_some() {
-            reply(&Reply::Log(experiment.name.clone(), lines));
+            replies.push(Reply::Log(experiment.name.clone(), lines));
         }
         clear(&others);
     }
-    Ok(())
+    Ok(replies)
 }
 
 fn one_run(experiment: &Experiment, others: &BTreeSet<u32>) -> io::Result<(Sample, Vec<Line>)> {
@@ -108,22 +119,30 @@ fn run_beside(running: &Running) -> io::Result<InBackground> {
     Ok(launched.into_background())
 }
 
-/// Waits for the process's end; everything is killed when that takes too long.
+/// Waits for the process's end.
+///
+/// # Errors
+/// `TimedOut` if that takes too long; everything has been killed then.
 fn wait_with_limit(launched: &mut Launched) -> io::Result<ExitStatus> {
     let Some(process) = &mut launched.process else {
         return Err(io::Error::other("a task has no process here to wait for"));
     };
     thread::scope(|scope| {
         let (ended, watch) = channel::<()>();
-        scope.spawn(move || {
-            if watch.recv_timeout(LIMIT) == Err(RecvTimeoutError::Timeout) {
+        let watcher = scope.spawn(move || {
+            let timed_out = watch.recv_timeout(LIMIT) == Err(RecvTimeoutError::Timeout);
+            if timed_out {
                 // ESRCH: there is nobody.
                 let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
             }
+            timed_out
         });
         let status = process.wait();
         drop(ended);
-        status
+        match watcher.join() {
+            Ok(true) => Err(too_long()),
+            _ => status,
+        }
     })
 }
 
