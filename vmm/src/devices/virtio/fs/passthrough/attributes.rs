@@ -19,6 +19,13 @@ pub struct Identity {
     inode: u64,
 }
 
+impl Identity {
+    /// Of the inode with that number on the same file system and mount.
+    pub fn beside(self, inode: u64) -> Self {
+        Identity { inode, ..self }
+    }
+}
+
 /// The attributes of a file of the host.
 pub struct Status(Statx);
 

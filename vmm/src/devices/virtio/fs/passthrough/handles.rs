@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{OFlags, fcntl_setfl};
@@ -11,9 +12,15 @@ use rustix::io::Errno;
 /// The flags that a process can change while a file is open, and that matter to the host.
 const CHANGEABLE: OFlags = OFlags::APPEND.union(OFlags::DIRECT);
 
+/// With how many of a folder's entries their attributes are given when it is listed. Without them the guest asks for each that it
+/// wants to know more about; with them, a descriptor is held for each until the guest forgets it.
+const LISTED_WITH_ATTRIBUTES: u32 = 1000;
+
 /// An open file or folder.
 pub struct Handle {
     inode: u64,
+    /// How many entries of it have come with their attributes since it was listed from the beginning.
+    listed: AtomicU32,
     open: Mutex<Open>,
 }
 
@@ -41,6 +48,21 @@ impl Handle {
     pub fn open(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Notes that a folder is listed from the beginning.
+    pub fn begin(&self) {
+        self.listed.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether the next entry of the folder may come with its attributes.
+    pub fn lists_attributes(&self) -> bool {
+        self.listed.load(Ordering::Relaxed) < LISTED_WITH_ATTRIBUTES
+    }
+
+    /// Counts an entry that has come with its attributes.
+    pub fn count_listed(&self) {
+        self.listed.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// All that the guest has open.
@@ -58,7 +80,14 @@ impl Handles {
             file,
             flags: flags & CHANGEABLE,
         });
-        self.open.insert(self.last, Arc::new(Handle { inode, open }));
+        self.open.insert(
+            self.last,
+            Arc::new(Handle {
+                inode,
+                listed: AtomicU32::new(0),
+                open,
+            }),
+        );
         self.last
     }
 

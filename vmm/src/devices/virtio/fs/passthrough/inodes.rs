@@ -1,12 +1,12 @@
 //! The inodes that the guest's kernel remembers.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fuse_backend_rs::api::filesystem::ROOT_ID;
+use rustc_hash::FxHashMap;
 use rustix::fs::FileType;
 use rustix::io::Errno;
 use rustix::path::DecInt;
@@ -34,6 +34,11 @@ impl Inode {
             kind: status.kind(),
             opened: Mutex::new(None),
         }
+    }
+
+    /// What tells it from all others.
+    pub fn identity(&self) -> Identity {
+        self.identity
     }
 
     /// The mount through which it was found.
@@ -69,11 +74,12 @@ impl AsFd for Inode {
 
 /// All inodes that the guest's kernel remembers, and how often it looked each up. The root is never forgotten.
 ///
-/// A number is never used again, so it needs no generation.
+/// A number is never used again, so it needs no generation. The keys are the host's and our own, and a guest that got them to
+/// collide would slow down itself; so they are hashed fast, several times for each entry that it sees.
 pub struct Inodes {
     root: Arc<Inode>,
-    remembered: HashMap<u64, Remembered>,
-    numbers: HashMap<Identity, u64>,
+    remembered: FxHashMap<u64, Remembered>,
+    numbers: FxHashMap<Identity, u64>,
     next: u64,
 }
 
@@ -87,8 +93,8 @@ impl Inodes {
     pub fn new(root: Inode) -> Self {
         Inodes {
             root: Arc::new(root),
-            remembered: HashMap::new(),
-            numbers: HashMap::new(),
+            remembered: FxHashMap::default(),
+            numbers: FxHashMap::default(),
             next: ROOT_ID + 1,
         }
     }
@@ -105,6 +111,11 @@ impl Inodes {
             .get(&number)
             .map(|known| known.inode.clone())
             .ok_or_else(|| Errno::STALE.into())
+    }
+
+    /// Whether an inode is remembered.
+    pub fn contains(&self, identity: &Identity) -> bool {
+        self.numbers.contains_key(identity)
     }
 
     /// Counts one more lookup of an inode that is remembered, and returns its number.
@@ -156,7 +167,6 @@ impl Inodes {
     }
 
     /// How many are remembered, without the root.
-    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.remembered.len()
     }

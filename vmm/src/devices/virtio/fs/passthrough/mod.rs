@@ -21,7 +21,7 @@ use fuse_backend_rs::abi::fuse_abi::{ATTR_SUBMOUNT, Attr, CreateIn, FOPEN_IN_KIL
 use fuse_backend_rs::api::filesystem::{Context, Entry, OpenOptions};
 use rustix::fs::{FileType, Mode, OFlags, RawMode, openat};
 use rustix::io::Errno;
-use rustix::process::fchdir;
+use rustix::process::{Resource, fchdir, getrlimit};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 pub use attributes::Status;
@@ -50,6 +50,9 @@ pub struct Passthrough {
     /// attributes, which know no other base.
     descriptors: OwnedFd,
     own: Own,
+    /// How many inodes may be remembered before listing a folder adds no more. It must not use up the descriptors that
+    /// files to be opened need.
+    room: usize,
     inodes: Mutex<Inodes>,
     handles: Mutex<Handles>,
 }
@@ -77,9 +80,11 @@ impl Passthrough {
         fchdir(&descriptors)?;
         drop(Mask::set(0));
         let status = Status::of(&root)?;
+        let descriptors_at_most = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         Ok(Passthrough {
             descriptors,
             own: Own::of_this_thread(),
+            room: usize::try_from(descriptors_at_most / 2).unwrap_or(usize::MAX),
             inodes: Mutex::new(Inodes::new(Inode::new(root, &status))),
             handles: Mutex::default(),
         })
@@ -87,6 +92,11 @@ impl Passthrough {
 
     fn inodes(&self) -> MutexGuard<'_, Inodes> {
         self.inodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether an entry may be remembered for no other reason than that it is listed.
+    fn may_remember_listed(&self) -> bool {
+        self.inodes().len() < self.room
     }
 
     /// How many inodes are remembered, without the root.
@@ -117,6 +127,16 @@ impl Passthrough {
         // Between the two calls the name may have come to mean another file, so the first answer does not count.
         let path_only = openat(parent, name, PATH_ONLY, Mode::empty())?;
         self.remember(parent, path_only)
+    }
+
+    /// The same, for an entry that the folder lists with this inode number.
+    fn find_listed(&self, parent: &Inode, name: &CStr, inode: u64) -> io::Result<Entry> {
+        // What nobody knows has to be opened anyhow; one call less, for each entry of a folder that is listed.
+        if self.inodes().contains(&parent.identity().beside(inode)) {
+            return self.find(parent, name);
+        }
+        check_name(name)?;
+        self.remember(parent, openat(parent, name, PATH_ONLY, Mode::empty())?)
     }
 
     /// Counts a lookup of a file that is open with `O_PATH`.

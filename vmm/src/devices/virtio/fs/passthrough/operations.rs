@@ -31,6 +31,11 @@ const XATTR_MAX: u32 = 64 << 10;
 /// How much of a folder is read at a time: as much as the guest's kernel asks for at most.
 const DIRECTORY_BUFFER: u32 = 128 << 10;
 
+/// An entry with its attributes takes the guest at least three times what it takes here, and what has been read in vain is read
+/// again. There is always room for a few of the longest names.
+const WITH_ATTRIBUTES: u32 = 3;
+const LEAST_DIRECTORY_BUFFER: u32 = 1 << 10;
+
 type OpenReply = (Option<u64>, OpenOptions, Option<u32>);
 
 impl FileSystem for Passthrough {
@@ -50,7 +55,6 @@ impl FileSystem for Passthrough {
             | FsOptions::MAX_PAGES
             | FsOptions::PARALLEL_DIROPS
             | FsOptions::POSIX_ACL
-            | FsOptions::READDIRPLUS_AUTO
             | FsOptions::SUBMOUNTS)
     }
 
@@ -415,12 +419,25 @@ impl FileSystem for Passthrough {
         add_entry: &mut dyn FnMut(DirEntry, Entry) -> io::Result<usize>,
     ) -> io::Result<()> {
         let folder = self.inode(inode)?;
-        self.each_entry(inode, handle, size, offset, &mut |found| {
-            // An entry without a number is listed but not remembered: `.` and `..`, and what has gone meanwhile.
-            let entry = self.find(&folder, found.file_name()).unwrap_or_default();
+        let listing = self.handle(handle, inode)?;
+        if offset == 0 {
+            listing.begin();
+        }
+        let buffer = (size / WITH_ATTRIBUTES).max(size.min(LEAST_DIRECTORY_BUFFER));
+        self.each_entry(inode, handle, buffer, offset, &mut |found| {
+            // An entry without a number is listed but not remembered: `.` and `..`, what has gone meanwhile, and
+            // what is too much.
+            let entry = if self.may_remember_listed() && listing.lists_attributes() {
+                self.find_listed(&folder, found.file_name(), found.ino())
+                    .unwrap_or_default()
+            } else {
+                Entry::default()
+            };
             let added = add_entry(directory_entry(found), entry);
             if !matches!(added, Ok(1..)) {
                 self.inodes().forget(entry.inode, 1);
+            } else if entry.inode != 0 {
+                listing.count_listed();
             }
             added
         })
@@ -432,19 +449,20 @@ impl FileSystem for Passthrough {
 }
 
 impl Passthrough {
-    /// Calls `add` with the entries of an open folder from `offset` on until it returns 0 or there are no more.
+    /// Calls `add` with the entries of an open folder from `offset` on until it returns 0 or there are no more. Reads `buffer` bytes
+    /// at a time.
     fn each_entry(
         &self,
         inode: u64,
         handle: u64,
-        size: u32,
+        buffer: u32,
         offset: u64,
         add: &mut dyn FnMut(&RawDirEntry<'_>) -> io::Result<usize>,
     ) -> io::Result<()> {
         let handle = self.handle(handle, inode)?;
         let file = &handle.open().file;
         rustix::fs::seek(file, SeekFrom::Start(offset))?;
-        let mut buffer = Vec::with_capacity(size.min(DIRECTORY_BUFFER) as usize);
+        let mut buffer = Vec::with_capacity(buffer.min(DIRECTORY_BUFFER) as usize);
         let mut entries = RawDir::new(file, buffer.spare_capacity_mut());
         let mut is_first = true;
         while let Some(entry) = entries.next() {
