@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::sync::Arc;
 
+use vm_memory::Bytes;
+
 use super::device::Disk;
 use super::image::Image;
 use super::request::{Header, ID_BYTES, Operation, RawRange, Status};
@@ -26,9 +28,9 @@ impl Service for BlockService {
             return 0;
         };
 
-        let (written, status) = match buffers::input(memory, chain) {
-            Ok(mut input) => self.execute(&mut input, &mut data),
-            Err(_) => (0, Status::IoError),
+        let (written, status) = match request(memory, chain) {
+            Some((header, mut input)) => self.execute(&header, &mut input, &mut data),
+            None => (0, Status::IoError),
         };
         let status_written = status_byte.write_all(&[status as u8]).is_ok();
         // What counts as written is contiguous from the start: the status only if all before it was.
@@ -43,14 +45,12 @@ impl Service for BlockService {
 }
 
 impl BlockService {
-    /// Does what the request asks for and returns how many bytes of `output` it has written, with the status.
-    fn execute(&self, input: &mut Input<'_>, output: &mut Output<'_>) -> (usize, Status) {
-        let Ok(header) = input.read_obj::<Header>() else {
-            return (0, Status::IoError);
-        };
+    /// Does what the request asks for, with the `input` behind its header; returns how many bytes of `output` it has written, with
+    /// the status.
+    fn execute(&self, header: &Header, input: &mut Input<'_>, output: &mut Output<'_>) -> (usize, Status) {
         let image = &self.0.image;
         let lengths = (input.available_bytes() as u64, output.available_bytes() as u64);
-        let operation = match Operation::parse(&header, lengths.0, lengths.1, image.sectors()) {
+        let operation = match Operation::parse(header, lengths.0, lengths.1, image.sectors()) {
             Ok(operation) => operation,
             Err(status) => return (0, status),
         };
@@ -90,6 +90,19 @@ impl<E> From<Result<(), E>> for Status {
             Status::IoError
         }
     }
+}
+
+/// A request's header, and what the driver wrote behind it. None if there is no header, or something is outside of memory.
+fn request<'m>(memory: &'m GuestMemory, chain: Chain<'m>) -> Option<(Header, Input<'m>)> {
+    let mut descriptors = chain.clone();
+    let (first, second) = (descriptors.next()?, descriptors.next()?);
+    // All that the device may read precedes what it may write (virtio 1.2, section 2.7.4.2). So a request that reads is known by
+    // its first two buffers, and the other hundreds need not be gone through.
+    if first.len() as usize == size_of::<Header>() && second.is_write_only() {
+        return Some((memory.read_obj(first.addr()).ok()?, Input::default()));
+    }
+    let mut input = buffers::input(memory, chain).ok()?;
+    Some((input.read_obj().ok()?, input))
 }
 
 /// Has `act` done on each of the `count` ranges of `input`, up to the first that fails.
