@@ -5,6 +5,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use bulkhead_tests::harness::containerd_program;
+
 fn deploy(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../deploy/kubernetes")
@@ -22,8 +24,28 @@ fn install(folder: &Path) -> Output {
     install.output().unwrap()
 }
 
+/// The configuration that the node's containerd prints as its default, which imports nothing.
+fn default_settings() -> String {
+    let default = Command::new(containerd_program("containerd"))
+        .args(["config", "default"])
+        .output()
+        .unwrap();
+    let default = String::from_utf8(default.stdout).unwrap();
+    assert!(default.contains("\nimports = []\n"), "{default}");
+    default
+}
+
 #[test]
 fn a_node_is_told_of_bulkhead_once() {
+    tell_a_node(&default_settings());
+}
+
+#[test]
+fn a_node_whose_containerd_imports_nothing_is_told_of_bulkhead() {
+    tell_a_node(&default_settings().replace("\nimports = []\n", "\n"));
+}
+
+fn tell_a_node(default: &str) {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let settings = folder.join("node/etc/containerd/config.toml");
@@ -31,16 +53,7 @@ fn a_node_is_told_of_bulkhead_once() {
     fs::create_dir_all(folder.join("source/bin")).unwrap();
     fs::write(folder.join("source/bin/bulkhead"), "first").unwrap();
     fs::create_dir_all(settings.parent().unwrap()).unwrap();
-    let default = Command::new("containerd")
-        .args(["config", "default"])
-        .output()
-        .unwrap();
-    let default = String::from_utf8(default.stdout).unwrap();
-    let without_imports: Vec<_> = default
-        .lines()
-        .filter(|line| !line.starts_with("imports"))
-        .collect();
-    fs::write(&settings, without_imports.join("\n")).unwrap();
+    fs::write(&settings, default).unwrap();
 
     let installed = install(folder);
     assert!(installed.status.success(), "{installed:?}");
@@ -67,12 +80,14 @@ fn a_node_is_told_of_bulkhead_once() {
         text.replace("/etc/containerd/conf.d", &format!("{}/conf.d", etc.display())),
     )
     .unwrap();
-    let dump = Command::new("containerd")
+    let dump = Command::new(containerd_program("containerd"))
         .arg("--config")
         .arg(&settings)
         .args(["config", "dump"])
         .output();
     let dump = String::from_utf8(dump.unwrap().stdout).unwrap();
+    // 2.x quotes with apostrophes.
+    let dump = dump.replace('\'', "\"");
     for line in [
         ".containerd.runtimes.bulkhead]",
         "runtime_type = \"io.containerd.bulkhead.v2\"",

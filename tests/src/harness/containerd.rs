@@ -70,7 +70,8 @@ const TASKS: [&str; 2] = [
 ];
 
 /// A program of containerd's.
-fn program(name: &str) -> PathBuf {
+#[must_use]
+pub fn program(name: &str) -> PathBuf {
     PROGRAMS
         .as_deref()
         .map_or_else(|| name.into(), |folder| folder.join(name))

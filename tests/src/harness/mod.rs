@@ -35,7 +35,9 @@ pub use bulkhead::{Invocation, Output, Running};
 pub use bundle::{Bundle, default_config};
 pub use console::{ConsoleSocket, ReceivedTerminal};
 pub use container::Container;
-pub use containerd::{Containerd, NETWORK, NETWORK_V6, RUNTIME as CONTAINERD_RUNTIME};
+pub use containerd::{
+    Containerd, NETWORK, NETWORK_V6, RUNTIME as CONTAINERD_RUNTIME, program as containerd_program,
+};
 pub use descriptor::receive_descriptor;
 pub use docker::{Docker, IMAGE as DOCKER_IMAGE};
 pub use host::Host;
