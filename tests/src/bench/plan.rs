@@ -1,5 +1,7 @@
 //! What the bench inside L1 is told to do, and what it answers.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 /// Where the plan is in L1's initramfs.
@@ -33,9 +35,18 @@ pub struct Experiment {
     pub until: Until,
     /// How often it is measured, after one time that is not.
     pub runs: usize,
+    /// What one run may take, in seconds of virtual time. A guest that makes no progress costs the emulator a minute or two for each.
+    pub limit_seconds: u64,
     /// The file to which what is started logs in JSON, if the lines of the last time are wanted.
     #[serde(default)]
     pub log: Option<String>,
+}
+
+impl Experiment {
+    /// What one run may take.
+    pub fn limit(&self) -> Duration {
+        Duration::from_secs(self.limit_seconds)
+    }
 }
 
 /// What runs beside what is measured.
@@ -140,7 +151,7 @@ pub enum Reply {
     Sample(String, Sample),
     /// The log of the last run of the experiment of this name.
     Log(String, Vec<Line>),
-    /// The experiment of this name took too long, and is begun anew: what was waited for.
+    /// A run of the experiment of this name took too long, and is made once more: what was waited for.
     Again(String, String),
     /// The experiment of this name did not work: why.
     Failed(String, String),

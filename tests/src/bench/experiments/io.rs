@@ -188,6 +188,9 @@ pub fn all() -> Vec<Measurement> {
 /// How often each is measured.
 const RUNS: usize = 1;
 
+/// What a load may take, with its pause.
+const LIMIT_SECONDS: u64 = 4;
+
 /// A bundle for each load.
 pub fn bundles() -> Vec<Bundle> {
     LOADS
@@ -222,7 +225,8 @@ impl Load {
         let start = command(&["busybox", "sh", "-c", &run]);
         let measurement = Measurement::new(self.row, subject, start, Until::TookPrinted)
             .each_of(self.count)
-            .runs(RUNS);
+            .runs(RUNS)
+            .limit(LIMIT_SECONDS);
         match self.how {
             How::Files => measurement.after(MAKE_DATA),
             How::Tcp => measurement.after(MAKE_NAMESPACE).beside(Running {

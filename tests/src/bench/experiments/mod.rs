@@ -128,6 +128,7 @@ impl Measurement {
             start,
             until,
             runs: 5,
+            limit_seconds: 1,
             log: None,
         };
         Self {
@@ -160,6 +161,11 @@ impl Measurement {
 
     fn runs(mut self, runs: usize) -> Self {
         self.experiment.runs = runs;
+        self
+    }
+
+    fn limit(mut self, seconds: u64) -> Self {
+        self.experiment.limit_seconds = seconds;
         self
     }
 

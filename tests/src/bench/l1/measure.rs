@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
-use std::process::ExitStatus;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -14,53 +13,65 @@ use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::time::{ClockId, ClockNanosleepFlags, clock_gettime, clock_nanosleep};
 use nix::unistd::Pid;
 
-use super::launch::{InBackground, LIMIT, Launched, Prepared, too_long};
+use super::launch::{InBackground, Launched, Prepared, too_long};
 use super::{log, memory};
 use crate::bench::plan::{Experiment, Line, Reply, Running, Sample, Until};
 
-/// Measures an experiment as often as it wants, after one run that is not counted, and replies when all is measured. What takes
-/// too long is begun anew, once: in the emulated host a guest now and then makes no progress.
+/// How often something is started that takes too long.
+const TRIES: usize = 3;
+
+/// Measures an experiment as often as it wants, after one run that is not counted, and replies as it goes.
 pub fn all_runs(experiment: &Experiment, reply: &dyn Fn(&Reply)) {
     let nobody = memory::processes();
-    let name = || experiment.name.clone();
-    let replies = try_all_runs(experiment).or_else(|error| {
-        if error.kind() != io::ErrorKind::TimedOut {
-            return Err(error);
-        }
-        reply(&Reply::Again(name(), error.to_string()));
-        clear(&nobody);
-        try_all_runs(experiment)
-    });
-    match replies {
-        Ok(replies) => replies.iter().for_each(reply),
-        Err(error) => {
-            let errors = fs::read_to_string("/run/stderr").unwrap_or_default();
-            reply(&Reply::Failed(name(), format!("{error}\n{errors}")));
-        }
+    if let Err(error) = try_all_runs(experiment, reply) {
+        let errors = fs::read_to_string("/run/stderr").unwrap_or_default();
+        reply(&Reply::Failed(
+            experiment.name.clone(),
+            format!("{error}\n{errors}"),
+        ));
     }
     clear(&nobody);
 }
 
-fn try_all_runs(experiment: &Experiment) -> io::Result<Vec<Reply>> {
+fn try_all_runs(experiment: &Experiment, reply: &dyn Fn(&Reply)) -> io::Result<()> {
+    let late = |error: &io::Error| reply(&Reply::Again(experiment.name.clone(), error.to_string()));
     let mut beside = Vec::new();
     if let Some(running) = &experiment.beside {
         for _ in 0..running.count {
-            beside.push(run_beside(running)?);
+            let others = memory::processes();
+            let limit = experiment.limit();
+            beside.push(persist(&others, &late, || run_beside(running, limit, &others))?);
         }
     }
     let others = memory::processes();
-    let mut replies = Vec::new();
     for run in 0..=experiment.runs {
-        let (sample, lines) = one_run(experiment, &others)?;
+        let (sample, lines) = persist(&others, &late, || one_run(experiment, &others))?;
         if run > 0 {
-            replies.push(Reply::Sample(experiment.name.clone(), sample));
+            reply(&Reply::Sample(experiment.name.clone(), sample));
         }
         if run == experiment.runs && experiment.log.is_some() {
-            replies.push(Reply::Log(experiment.name.clone(), lines));
+            reply(&Reply::Log(experiment.name.clone(), lines));
         }
         clear(&others);
     }
-    Ok(replies)
+    Ok(())
+}
+
+/// Does something once more if it takes too long: once in some hundred boots the emulator sets a guest's interrupt flag by mistake
+/// (see the runner's `flags`), and the guest waits for ever for a lock that it holds.
+fn persist<T>(
+    others: &BTreeSet<u32>,
+    late: &dyn Fn(&io::Error),
+    mut act: impl FnMut() -> io::Result<T>,
+) -> io::Result<T> {
+    for _ in 1..TRIES {
+        match act() {
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => late(&error),
+            result => return result,
+        }
+        clear(others);
+    }
+    act()
 }
 
 fn one_run(experiment: &Experiment, others: &BTreeSet<u32>) -> io::Result<(Sample, Vec<Line>)> {
@@ -69,10 +80,13 @@ fn one_run(experiment: &Experiment, others: &BTreeSet<u32>) -> io::Result<(Sampl
         File::create(path)?;
     }
     settle()?;
-    let (start, time) = (Instant::now(), SystemTime::now());
-    let mut launched = prepared.start()?;
-    let took = wait(&mut launched, &experiment.until)?;
-    let milliseconds = took.unwrap_or_else(|| start.elapsed()).as_secs_f64() * 1e3;
+    let (milliseconds, time, _launched) = within(experiment.limit(), others, || {
+        let (start, time) = (Instant::now(), SystemTime::now());
+        let mut launched = prepared.start()?;
+        let took = wait(&mut launched, &experiment.until)?;
+        let milliseconds = took.unwrap_or_else(|| start.elapsed()).as_secs_f64() * 1e3;
+        Ok((milliseconds, time, launched))
+    })?;
     let memory = (experiment.until != Until::Exit).then(|| memory::of_processes_since(others));
     let lines = match &experiment.log {
         Some(path) => log::read(path, time)?,
@@ -98,7 +112,10 @@ fn settle() -> io::Result<()> {
 fn wait(launched: &mut Launched, until: &Until) -> io::Result<Option<Duration>> {
     match until {
         Until::Exit => {
-            let status = wait_with_limit(launched)?;
+            let Some(process) = &mut launched.process else {
+                return Err(io::Error::other("a task has no process here to wait for"));
+            };
+            let status = process.wait()?;
             if !status.success() {
                 return Err(io::Error::other(status.to_string()));
             }
@@ -113,35 +130,34 @@ fn wait(launched: &mut Launched, until: &Until) -> io::Result<Option<Duration>> 
 }
 
 /// Starts what is to run beside what is measured. It goes on until everything is killed.
-fn run_beside(running: &Running) -> io::Result<InBackground> {
-    let mut launched = Prepared::new(&running.start)?.start()?;
-    wait(&mut launched, &running.until)?;
-    Ok(launched.into_background())
+fn run_beside(running: &Running, limit: Duration, others: &BTreeSet<u32>) -> io::Result<InBackground> {
+    let prepared = Prepared::new(&running.start)?;
+    within(limit, others, || {
+        let mut launched = prepared.start()?;
+        wait(&mut launched, &running.until)?;
+        Ok(launched.into_background())
+    })
 }
 
-/// Waits for the process's end.
+/// Does something that starts processes and waits for them.
 ///
 /// # Errors
-/// `TimedOut` if that takes too long; everything has been killed then.
-fn wait_with_limit(launched: &mut Launched) -> io::Result<ExitStatus> {
-    let Some(process) = &mut launched.process else {
-        return Err(io::Error::other("a task has no process here to wait for"));
-    };
+/// `TimedOut` if that takes longer than `limit`; everybody but `others` has been killed then.
+fn within<T>(limit: Duration, others: &BTreeSet<u32>, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     thread::scope(|scope| {
         let (ended, watch) = channel::<()>();
         let watcher = scope.spawn(move || {
-            let timed_out = watch.recv_timeout(LIMIT) == Err(RecvTimeoutError::Timeout);
+            let timed_out = watch.recv_timeout(limit) == Err(RecvTimeoutError::Timeout);
             if timed_out {
-                // ESRCH: there is nobody.
-                let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
+                all_but(others).into_iter().for_each(kill_now);
             }
             timed_out
         });
-        let status = process.wait();
+        let result = act();
         drop(ended);
         match watcher.join() {
-            Ok(true) => Err(too_long()),
-            _ => status,
+            Ok(true) => Err(too_long(limit)),
+            _ => result,
         }
     })
 }
@@ -149,22 +165,30 @@ fn wait_with_limit(launched: &mut Launched) -> io::Result<ExitStatus> {
 /// Kills everybody but `others`, and returns when they have gone.
 fn clear(others: &BTreeSet<u32>) {
     loop {
-        let left: Vec<u32> = memory::processes()
-            .difference(others)
-            .copied()
-            .filter(|pid| !is_of_the_kernel(*pid))
-            .collect();
+        let left = all_but(others);
         if left.is_empty() {
             return;
         }
         for pid in left {
-            let pid = Pid::from_raw(pid.cast_signed());
-            // It may have ended by itself, and be somebody else's child.
-            let _ = kill(pid, Signal::SIGKILL);
-            let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG));
+            kill_now(pid);
+            // It may be somebody else's child.
+            let _ = waitpid(Pid::from_raw(pid.cast_signed()), Some(WaitPidFlag::WNOHANG));
         }
         thread::sleep(Duration::from_millis(1));
     }
+}
+
+fn all_but(others: &BTreeSet<u32>) -> Vec<u32> {
+    memory::processes()
+        .difference(others)
+        .copied()
+        .filter(|pid| !is_of_the_kernel(*pid))
+        .collect()
+}
+
+fn kill_now(pid: u32) {
+    // It may have ended by itself.
+    let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
 }
 
 /// Threads of the kernel are children of kthreadd.
