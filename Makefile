@@ -32,8 +32,8 @@ run: product testbed ## Build everything and run a container in its own microVM 
 	@echo '== A container in its own microVM'
 	@$(testbed) exec --here-if-possible -- $(target)/debug/bulkhead-demo
 
-test: packages := $(caller_packages)
-test: product testbed ## Check format and lints, run unit and integration tests (50 minutes at first, then 35)
+test: packages := $(caller_packages) $(bench_packages)
+test: product testbed ## Check format, lints and figures, run unit and integration tests (80 minutes at first, then 40)
 	@echo '== Format and lints'
 	@cargo fmt --all --check
 	@cargo clippy --quiet --workspace --all-targets -- --deny warnings
@@ -41,6 +41,8 @@ test: product testbed ## Check format and lints, run unit and integration tests 
 	@echo '== Unit tests (2 minutes)'
 	@cargo test --quiet --workspace --lib --bins
 	@cargo test --quiet --workspace --doc
+	@echo '== The main figures in virtual time (2 minutes)'
+	@$(target)/debug/bulkhead-bench --check
 	@echo '== Integration tests, each in a real microVM'
 	@$(testbed) run
 
@@ -69,7 +71,7 @@ bench-io: product testbed bench-program ## Measure what input and output cost be
 	@$(target)/debug/bulkhead-bench --suite io
 
 bench-growth: packages := $(bench_packages) containerd
-bench-growth: product testbed bench-program ## Measure how costs grow; writes docs/performance.md; takes 8 GiB of memory (15 minutes)
+bench-growth: product testbed bench-program ## Measure how costs grow; writes docs/performance.md; takes 14 GiB of memory (20 minutes)
 	@$(target)/debug/bulkhead-bench --suite growth
 
 install: product ## Install to $(DESTDIR)$(PREFIX), by default /usr
@@ -95,10 +97,10 @@ packages:
 # One profile for everything that runs as the product: the tests test, and the bench measures, the bytes that are
 # installed. The tests themselves are built in the dev profile, which unit tests need anyhow.
 product: packages
-	@echo '== Guest kernel (up to 8 minutes, once)'
+	@echo '== Guest kernel (8 to 20 minutes, once)'
 	@mkdir -p $(guest)
 	@cmp -s "$$(guest-kernel/build)" $(guest)/vmlinux || cp "$$(guest-kernel/build)" $(guest)/vmlinux
-	@echo '== Release build (3 minutes at first)'
+	@echo '== Release build (3 to 8 minutes at first)'
 	@cargo build --release --package bulkhead-runtime --package bulkhead-vmm --package bulkhead-rootfs-builder
 	@cargo build --profile agent --package bulkhead-agent
 	@cp $(target)/agent/bulkhead-agent $(release)/bulkhead-agent

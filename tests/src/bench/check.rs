@@ -13,13 +13,16 @@ const TOLERANCE_PERCENT: f64 = 3.0;
 /// waits for the end of an RCU grace period (`rcu_barrier` in `kvm_mmu_uninit_vm`).
 const TICK_MILLISECONDS: f64 = 4.0;
 
+/// What is added to a tick for what such a figure differs by besides.
+const BESIDES: f64 = 1.05;
+
 /// Four pages, in MB: where a program's data happen to begin in their pages is not its merit.
 const PAGES_MEGABYTES: f64 = 0.0164;
 
 /// The step by which a figure may be more without anything being worse, in its unit.
 fn step(figure: &Figure) -> f64 {
     match figure.unit {
-        Unit::Milliseconds if figure.row == rows::RUN => TICK_MILLISECONDS * 1.05,
+        Unit::Milliseconds if figure.row == rows::RUN => TICK_MILLISECONDS * BESIDES,
         Unit::Megabytes => PAGES_MEGABYTES,
         Unit::Milliseconds | Unit::Microseconds => 0.0,
     }

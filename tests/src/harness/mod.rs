@@ -23,6 +23,7 @@ mod podman;
 mod poor_kvm;
 pub mod processes;
 mod rootfs;
+mod seccomp_filter;
 mod seclusion;
 mod systemd;
 mod web;

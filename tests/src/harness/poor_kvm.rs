@@ -14,13 +14,13 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::thread;
 
-use libc::{BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W};
 use nix::cmsg_space;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use nix::unistd::Pid;
 
 use super::processes;
+use super::seccomp_filter::{end, install, load, unless};
 
 /// `_IO(KVMIO, 0x80)` of linux/kvm.h.
 const KVM_RUN: u32 = 0xae80;
@@ -83,43 +83,18 @@ impl PoorKvm {
 
 /// Installs the filter, and returns its listener.
 fn filter_kvm_run() -> io::Result<OwnedFd> {
-    let statement = |code: u32, k: u32| jump(code, k, 0, 0);
     // struct seccomp_data: the number at 0, the low half of the second argument at 24.
-    let mut filter = [
-        statement(BPF_LD | BPF_W | BPF_ABS, 0),
-        jump(BPF_JMP | BPF_JEQ | BPF_K, libc::SYS_ioctl as u32, 0, 3),
-        statement(BPF_LD | BPF_W | BPF_ABS, 24),
-        jump(BPF_JMP | BPF_JEQ | BPF_K, KVM_RUN, 0, 1),
-        statement(BPF_RET | BPF_K, libc::SECCOMP_RET_USER_NOTIF),
-        statement(BPF_RET | BPF_K, libc::SECCOMP_RET_ALLOW),
+    let filter = [
+        load(0),
+        unless(libc::SYS_ioctl as u32, 3),
+        load(24),
+        unless(KVM_RUN, 1),
+        end(libc::SECCOMP_RET_USER_NOTIF),
+        end(libc::SECCOMP_RET_ALLOW),
     ];
-    let program = libc::sock_fprog {
-        len: filter.len() as u16,
-        filter: filter.as_mut_ptr(),
-    };
-    // SAFETY: the program outlives the call.
-    let fd = unsafe {
-        libc::syscall(
-            libc::SYS_seccomp,
-            libc::SECCOMP_SET_MODE_FILTER,
-            libc::SECCOMP_FILTER_FLAG_NEW_LISTENER,
-            &raw const program,
-        )
-    };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
+    let fd = install(filter, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER)?;
     // SAFETY: the descriptor is new and ours.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
-}
-
-fn jump(code: u32, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
-    libc::sock_filter {
-        code: code as u16,
-        jt,
-        jf,
-        k,
-    }
 }
 
 fn receive_descriptor(socket: &UnixDatagram) -> io::Result<OwnedFd> {
