@@ -35,8 +35,9 @@ pub struct Experiment {
     pub until: Until,
     /// How often it is measured, after one time that is not.
     pub runs: usize,
-    /// What one run may take, in seconds of virtual time. A guest that makes no progress costs the emulator a minute or two for each.
-    pub limit_seconds: u64,
+    /// What one run may take, in milliseconds of virtual time. For a guest that makes no progress a thousand cost the emulator some
+    /// minutes.
+    pub limit_milliseconds: u64,
     /// The file to which what is started logs in JSON, if the lines of the last time are wanted.
     #[serde(default)]
     pub log: Option<String>,
@@ -45,7 +46,7 @@ pub struct Experiment {
 impl Experiment {
     /// What one run may take.
     pub fn limit(&self) -> Duration {
-        Duration::from_secs(self.limit_seconds)
+        Duration::from_millis(self.limit_milliseconds)
     }
 }
 

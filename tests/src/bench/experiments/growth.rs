@@ -26,6 +26,9 @@ const LIST_CROWDED: &str = "/bundle/list-crowded";
 /// How often each is measured.
 const RUNS: usize = 1;
 
+/// What a run in a large image may take, in milliseconds.
+const LIMIT: u64 = 1000;
+
 /// All of it, in order.
 pub fn all() -> Vec<Measurement> {
     let mut all = Vec::new();
@@ -87,8 +90,11 @@ fn nth(count: usize, subject: &str, runtime: &[&str]) -> Measurement {
 }
 
 fn images(subject: &str, runtime: &[&str]) -> [Measurement; 4] {
-    let new =
-        |row: &str, bundle, until| Measurement::new(row, subject, run(runtime, bundle), until).runs(RUNS);
+    let new = |row: &str, bundle, until| {
+        Measurement::new(row, subject, run(runtime, bundle), until)
+            .runs(RUNS)
+            .limit(LIMIT)
+    };
     [
         new("`run` of `true`, busybox alone", paths::TRUE, Until::Exit),
         new("`run` of `true`, an image of 2 GiB", RUN_LARGE, Until::Exit).after(&[

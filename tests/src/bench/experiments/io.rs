@@ -188,8 +188,9 @@ pub fn all() -> Vec<Measurement> {
 /// How often each is measured.
 const RUNS: usize = 1;
 
-/// What a load may take, with its pause.
-const LIMIT_SECONDS: u64 = 4;
+/// What a load may take, with its container's start and end, and one that waits two seconds; in milliseconds.
+const SHORT: u64 = 500;
+const LONG: u64 = SHORT + 2000;
 
 /// A bundle for each load.
 pub fn bundles() -> Vec<Bundle> {
@@ -226,7 +227,7 @@ impl Load {
         let measurement = Measurement::new(self.row, subject, start, Until::TookPrinted)
             .each_of(self.count)
             .runs(RUNS)
-            .limit(LIMIT_SECONDS);
+            .limit(if self.row == rows::WALK_LATER { LONG } else { SHORT });
         match self.how {
             How::Files => measurement.after(MAKE_DATA),
             How::Tcp => measurement.after(MAKE_NAMESPACE).beside(Running {

@@ -128,7 +128,7 @@ impl Measurement {
             start,
             until,
             runs: 5,
-            limit_seconds: 1,
+            limit_milliseconds: 400,
             log: None,
         };
         Self {
@@ -164,8 +164,8 @@ impl Measurement {
         self
     }
 
-    fn limit(mut self, seconds: u64) -> Self {
-        self.experiment.limit_seconds = seconds;
+    fn limit(mut self, milliseconds: u64) -> Self {
+        self.experiment.limit_milliseconds = milliseconds;
         self
     }
 
