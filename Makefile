@@ -71,7 +71,7 @@ bench-io: product testbed bench-program ## Measure what input and output cost be
 	@$(target)/debug/bulkhead-bench --suite io
 
 bench-growth: packages := $(bench_packages) containerd
-bench-growth: product testbed bench-program ## Measure how costs grow; writes docs/performance.md; takes 14 GiB of memory (20 minutes)
+bench-growth: product testbed bench-program ## Measure how costs grow; writes docs/performance.md; takes 8 GiB of memory (15 minutes)
 	@$(target)/debug/bulkhead-bench --suite growth
 
 install: product ## Install to $(DESTDIR)$(PREFIX), by default /usr
