@@ -14,7 +14,7 @@ use nix::unistd::{Whence, lseek};
 use serde_json::json;
 
 use super::kernel::Kernel;
-use super::qemu::{Direction, KERNEL_COMMAND_LINE, Machine, Qemu};
+use super::qemu::{CPU, Direction, KERNEL_COMMAND_LINE, Machine, Qemu};
 use super::{Error, cache, initramfs, tool};
 use crate::l1::boot::SAVE_POINT;
 
@@ -120,6 +120,7 @@ fn key(init: &Path, kernel: &Kernel, memory_mib: u32) -> Result<String, Error> {
     kernel.module_files()?.hash(&mut hash);
     memory_mib.hash(&mut hash);
     KERNEL_COMMAND_LINE.hash(&mut hash);
+    CPU.hash(&mut hash);
     tool::output(Command::new("qemu-system-x86_64").arg("--version"))?.hash(&mut hash);
     Ok(format!("{:016x}", hash.finish()))
 }
