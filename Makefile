@@ -33,7 +33,7 @@ run: product testbed ## Build everything and run a container in its own microVM 
 	@$(testbed) exec --here-if-possible -- $(target)/debug/bulkhead-demo
 
 test: packages := $(caller_packages) $(bench_packages)
-test: product testbed ## Check format, lints and figures, run unit and integration tests (80 minutes at first, then 40)
+test: product testbed ## Check format, lints and figures, run unit and integration tests (80 minutes at first, then 30)
 	@echo '== Format and lints'
 	@cargo fmt --all --check
 	@cargo clippy --quiet --workspace --all-targets -- --deny warnings
