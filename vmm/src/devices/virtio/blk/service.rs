@@ -98,7 +98,8 @@ fn request<'m>(memory: &'m GuestMemory, chain: Chain<'m>) -> Option<(Header, Inp
     let (first, second) = (descriptors.next()?, descriptors.next()?);
     // All that the device may read precedes what it may write (virtio 1.2, section 2.7.4.2). So a request that reads is known by
     // its first two buffers, and the other hundreds need not be gone through.
-    if first.len() as usize == size_of::<Header>() && second.is_write_only() {
+    let is_header = first.len() as usize == size_of::<Header>() && !first.is_write_only();
+    if is_header && second.is_write_only() {
         return Some((memory.read_obj(first.addr()).ok()?, Input::default()));
     }
     let mut input = buffers::input(memory, chain).ok()?;

@@ -69,6 +69,17 @@ fn sector_of(file: &NamedTempFile, sector: u64) -> Vec<u8> {
 }
 
 #[test]
+fn a_buffer_that_the_driver_has_not_written_is_no_header() {
+    let file = image();
+    let memory = mock_driver::memory();
+    // All zeros, which as a header would ask for the first sector.
+    let buffers = [(0x8000, 16, true), (0x9000, 496, true), (0xa000, 1, true)];
+    mock_driver::serve_raw(&mut service(&file, true), &memory, &buffers);
+    let status: u8 = memory.read_obj(GuestAddress(0xa000)).unwrap();
+    assert_eq!(status, Status::IoError as u8);
+}
+
+#[test]
 fn reads_into_scattered_buffers() {
     let file = image();
     let served = serve(&mut service(&file, true), &[&header(IN, 3)], &[512, 1000, 24, 1]);
