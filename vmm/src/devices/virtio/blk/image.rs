@@ -12,15 +12,11 @@ use rustix::io::pwrite;
 use super::formats::{self, FormatError, ReadDisk};
 use super::request::{Extent, Range, SECTOR};
 use crate::config::ImageFormat;
-use crate::devices::virtio::buffers::{Input, Output};
+use crate::devices::virtio::buffers::{Input, Output, WRITTEN_AT_ONCE};
 use crate::resources::ImageFiles;
 
 /// How much is decoded at a time of a format that is not raw.
 const CHUNK: usize = 128 << 10;
-
-/// How much is written by one system call. tmpfs of Linux 6.12 touches, before it copies each page, all that is left of the call: 1 MiB
-/// in buffers of a page costs three times as much in one call as in sixteen. Other file systems have fifteen calls more.
-const WRITTEN_AT_ONCE: usize = 64 << 10;
 
 /// An open image. Requests come from one thread; the capacity is also read from others.
 pub struct Image {

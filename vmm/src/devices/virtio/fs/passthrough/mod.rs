@@ -9,6 +9,7 @@ mod credentials;
 mod handles;
 mod inodes;
 mod operations;
+mod pieces;
 
 use std::ffi::CStr;
 use std::fs::File;

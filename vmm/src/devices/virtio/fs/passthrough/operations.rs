@@ -23,7 +23,9 @@ use rustix::io::Errno;
 
 use super::attributes::extended_attribute_error;
 use super::credentials::{Unprivileged, gid, uid};
+use super::pieces::{in_pieces, retry};
 use super::{Passthrough, Status, VALID, check_name, permissions};
+use crate::devices::virtio::buffers::WRITTEN_AT_ONCE;
 
 /// The longest value and the longest list of extended attributes that Linux knows.
 const XATTR_MAX: u32 = 64 << 10;
@@ -35,6 +37,12 @@ const DIRECTORY_BUFFER: u32 = 128 << 10;
 /// again. There is always room for a few of the longest names.
 const WITH_ATTRIBUTES: u32 = 3;
 const LEAST_DIRECTORY_BUFFER: u32 = 1 << 10;
+
+/// With these a write is as much as the guest wrote, or costs a turn to the disk.
+const INDIVISIBLE: OFlags = OFlags::APPEND
+    .union(OFlags::DIRECT)
+    .union(OFlags::DSYNC)
+    .union(OFlags::SYNC);
 
 type OpenReply = (Option<u64>, OpenOptions, Option<u32>);
 
@@ -284,7 +292,14 @@ impl FileSystem for Passthrough {
         let _unprivileged = clears
             .then(|| Unprivileged::new(&self.own, request))
             .transpose()?;
-        retry(|| reader.read_to(&mut open.file, size as usize, offset))
+        // Of what appends, writes through a cache or past it, each call is one step.
+        let at_once = match OFlags::from_bits_retain(flags).intersects(INDIVISIBLE) {
+            true => size as usize,
+            false => WRITTEN_AT_ONCE,
+        };
+        in_pieces(size as usize, at_once, |piece, done| {
+            reader.read_to(&mut open.file, piece, offset.saturating_add(done as u64))
+        })
     }
 
     fn fsync(&self, _: &Context, inode: u64, data_only: bool, handle: u64) -> io::Result<()> {
@@ -489,14 +504,5 @@ fn directory_entry<'e>(entry: &'e RawDirEntry<'_>) -> DirEntry<'e> {
             known => known.as_raw_mode() >> 12,
         },
         name: entry.file_name().to_bytes(),
-    }
-}
-
-fn retry(mut operation: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
-    loop {
-        match operation() {
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            result => return result,
-        }
     }
 }

@@ -7,7 +7,7 @@ use fuse_backend_rs::abi::fuse_abi::{
 };
 use libc::{
     EBADF, EEXIST, EINVAL, ENODATA, ENOENT, ENOSYS, ERANGE, ESTALE, O_APPEND, O_CREAT, O_EXCL, O_RDONLY,
-    O_RDWR, O_TRUNC, O_WRONLY,
+    O_RDWR, O_SYNC, O_TRUNC, O_WRONLY,
 };
 use vm_memory::ByteValued;
 
@@ -113,6 +113,31 @@ fn an_unlinked_file_lives_while_it_is_known() {
         release(client, entry.nodeid, open.fh).unwrap();
         assert_eq!(error(client.read(entry.nodeid, open.fh, 0, 10)), EBADF);
         assert_eq!(error(release(client, ROOT, other.fh)), EBADF);
+    });
+}
+
+#[test]
+fn a_large_write_arrives_whole() {
+    with_folder(|client, folder| {
+        let bytes: Vec<u8> = (0..300_000u32).map(|at| (at / 7) as u8).collect();
+        for (name, flags) in [("pieces", O_RDWR), ("whole", O_RDWR | O_APPEND | O_SYNC)] {
+            let (entry, open) = client
+                .create(ROOT, name.as_bytes(), flags | O_CREAT, 0o100_600)
+                .unwrap();
+            let body = WriteIn {
+                fh: open.fh,
+                offset: if flags == O_RDWR { 5 } else { 0 },
+                size: u32::try_from(bytes.len()).unwrap(),
+                flags: flags.cast_unsigned(),
+                ..WriteIn::default()
+            };
+            let reply: WriteOut = client
+                .ask(Opcode::Write, entry.nodeid, &[body.as_slice(), &bytes])
+                .unwrap();
+            assert_eq!(reply.size, body.size);
+            let start = usize::try_from(body.offset).unwrap();
+            assert!(fs::read(folder.join(name)).unwrap()[start..] == bytes, "{name}");
+        }
     });
 }
 
