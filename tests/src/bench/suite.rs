@@ -38,7 +38,7 @@ impl Suite {
     pub fn host_memory_mib(self) -> u32 {
         match self {
             Self::Start | Self::Io => 3072,
-            Self::Growth => 12288,
+            Self::Growth => 8192,
         }
     }
 
