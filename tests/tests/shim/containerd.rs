@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Output},
     sync::{Arc, Mutex},
+    thread,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -268,14 +270,18 @@ impl Shim {
         Ok(M::parse_from_bytes(&response.payload).expect("valid"))
     }
 
-    /// The shim's process.
+    /// The shim's process. One that has just been started takes connections before it has come to its own program and name.
     pub fn pid(&self) -> Pid {
-        let found: Vec<_> = processes::descendants(Pid::this())
-            .into_iter()
-            .filter(|pid| processes::name(*pid).as_deref() == Some("containerd-shim"))
-            .collect();
-        assert_eq!(found.len(), 1, "one shim");
-        found[0]
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let mut found = processes::descendants(Pid::this());
+            found.retain(|pid| processes::name(*pid).as_deref() == Some("containerd-shim"));
+            match found[..] {
+                [pid] => return pid,
+                [] if Instant::now() < deadline => thread::sleep(Duration::from_millis(10)),
+                _ => panic!("{} shims, not one", found.len()),
+            }
+        }
     }
 
     /// Starts a container's program, or a further process.
