@@ -15,8 +15,9 @@ pub type Input<'m> = transport::Reader<'m>;
 /// Where the device may write, in order. Writing consumes it, also straight from a file.
 pub type Output<'m> = transport::VirtioFsWriter<'m>;
 
-/// How much of a guest's buffers is written to a file by one system call. tmpfs of Linux 6.12 touches, before it copies each page, all that is left of the call: 1 MiB
-/// in buffers of a page costs three times as much in one call as in sixteen. Other file systems have fifteen calls more.
+/// How much of a guest's buffers is written to a file by one system call. tmpfs of Linux 6.12 touches, before it copies
+/// each page, all that is left of the call: 1 MiB in buffers of a page costs three times as much in one call as in sixteen.
+/// Other file systems have fifteen calls more.
 pub const WRITTEN_AT_ONCE: usize = 64 << 10;
 
 /// The buffers of `chain` that the device may read.

@@ -38,7 +38,8 @@ const DIRECTORY_BUFFER: u32 = 128 << 10;
 const WITH_ATTRIBUTES: u32 = 3;
 const LEAST_DIRECTORY_BUFFER: u32 = 1 << 10;
 
-/// With these a write is as much as the guest wrote, or costs a turn to the disk.
+/// With these a write is one step, whatever its size: what is appended stays together, and each call may cost a turn to the
+/// disk.
 const INDIVISIBLE: OFlags = OFlags::APPEND
     .union(OFlags::DIRECT)
     .union(OFlags::DSYNC)
@@ -292,7 +293,6 @@ impl FileSystem for Passthrough {
         let _unprivileged = clears
             .then(|| Unprivileged::new(&self.own, request))
             .transpose()?;
-        // Of what appends, writes through a cache or past it, each call is one step.
         let at_once = match OFlags::from_bits_retain(flags).intersects(INDIVISIBLE) {
             true => size as usize,
             false => WRITTEN_AT_ONCE,
