@@ -230,7 +230,7 @@ impl Drop for Containerd {
             .flatten()
             .collect();
         let _ = fs::remove_dir(self.root());
-        if !std::thread::panicking() {
+        if !thread::panicking() {
             assert!(left.is_empty(), "left behind: {left:?}");
         }
     }
