@@ -25,7 +25,7 @@ pub const CPU: [&str; 6] = [
     "-smp",
     "1",
     "-cpu",
-    "max,-erms,-fsrm,-xsave",
+    "max,-erms,-fsrm",
 ];
 
 /// Words the kernel does not know would become arguments of init. The frequency of the time stamp counter goes with them: the
