@@ -75,3 +75,18 @@ fn what_the_guest_frees_the_host_has_back() {
         2
     );
 }
+
+#[test]
+fn one_that_idles_is_not_woken_to_compact_memory() {
+    let host = Host::new();
+    // With the guest's own process ids it sees the threads of the guest's kernel.
+    let bundle = host.bundle(|config| {
+        let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.retain(|namespace| namespace["type"] != "pid");
+        let wakes = "grep ^voluntary $(dirname $(grep -l ^kcompactd /proc/[0-9]*/comm))/status";
+        config["process"]["args"] = json!(["sh", "-c", format!("{wakes}; sleep 3; {wakes}")]);
+    });
+    let output = host.run(&bundle).output().success();
+    let lines: Vec<_> = output.lines().collect();
+    assert!(lines.len() == 2 && lines[0] == lines[1], "{output}");
+}

@@ -85,6 +85,18 @@ fn the_same_agent_gives_the_same_bytes() {
 }
 
 #[test]
+fn the_agent_begins_with_a_page() {
+    let agent = agent(4321);
+    let bytes = archive(&agent);
+    let pages = bytes.chunks(4096);
+    assert_eq!(
+        pages.filter(|page| agent.bytes().starts_with(page)).count(),
+        1,
+        "no page begins as the agent does"
+    );
+}
+
+#[test]
 fn a_large_agent_arrives_whole() {
     let agent = agent(33 << 20);
     assert_eq!(read_back(&archive(&agent)).1, agent.bytes());

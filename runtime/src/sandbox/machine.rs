@@ -24,11 +24,12 @@ use crate::{
 
 /// What the guest's kernel is always told: talk on the serial port, and little. How it resets is the VMM's to say.
 /// Then what makes our kernel lighter: no patching of lock prefixes if there is one CPU, no bounce buffers, which virtio
-/// does not use, no `/sys/kernel/slab`, which is two thirds of sysfs, and no interface `dummy0`, which a pod did not ask for.
-const COMMAND_LINE: &str = "console=ttyS0 quiet loglevel=4 noreplace-smp swiotlb=noforce \
-     initcall_blacklist=slab_late_init dummy.numdummies=0";
+/// does not use, no comparison of time stamp counters when a CPU comes up, which KVM keeps in step or the guest does not
+/// use, and no interface `dummy0`, which a pod did not ask for.
+const COMMAND_LINE: &str =
+    "console=ttyS0 quiet loglevel=4 noreplace-smp swiotlb=noforce tsc=reliable dummy.numdummies=0";
 
-/// Our initramfs is unpacked to a ramfs, which is less work than a tmpfs.
+/// Our initramfs is unpacked to a ramfs: its pages become the agent's there, without a copy.
 const INITRAMFS_PARAMETERS: &str = "rootfstype=ramfs";
 
 /// How the kernel mounts an image, which is the first disk, as the guest's root, and starts the agent in it.

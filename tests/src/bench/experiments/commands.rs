@@ -5,7 +5,7 @@ use crate::bench::plan::Start;
 
 /// The guest's command line, the devices apart, which each VMM adds.
 const COMMAND_LINE: &str = "console=ttyS0 quiet loglevel=4 panic=-1 reboot=t noreplace-smp swiotlb=noforce \
-     initcall_blacklist=slab_late_init dummy.numdummies=0 rootfstype=ramfs";
+     tsc=reliable dummy.numdummies=0 rootfstype=ramfs";
 
 /// A guest: its kernel, its initramfs, and what its kernel is told beside what every one is told.
 #[derive(Debug, Clone, Copy)]

@@ -94,8 +94,12 @@ pub fn load(memory: &GuestMemory, mut image: File) -> Result<LoadedKernel, Kerne
     })
 }
 
+/// Our kernel makes folios of this size of the pages of an initramfs, in bytes.
+const FOLIO_SIZE: u64 = 64 << 10;
+
 /// Reads the initramfs straight into the guest's memory, right behind the kernel: there it shares pages of the host with
-/// the kernel's end, and with what the guest allocates first.
+/// the kernel's end, and with what the guest allocates first. Its second page, with which the agent begins in ours, is
+/// where a folio can begin.
 pub fn load_initramfs(
     memory: &GuestMemory,
     kernel: &LoadedKernel,
@@ -113,7 +117,9 @@ pub fn load_initramfs(
     let start = kernel
         .end
         .raw_value()
-        .checked_next_multiple_of(PAGE_SIZE as u64)
+        .checked_add(PAGE_SIZE as u64)
+        .and_then(|second_page| second_page.checked_next_multiple_of(FOLIO_SIZE))
+        .map(|second_page| second_page - PAGE_SIZE as u64)
         .filter(|start| start.checked_add(size).is_some_and(|end| end <= top))
         .map(GuestAddress)
         .ok_or_else(does_not_fit)?;

@@ -122,13 +122,13 @@ fn what_is_no_kernel_is_refused_in_one_clear_line() {
 }
 
 #[test]
-fn an_initramfs_is_right_behind_the_kernel() {
+fn an_initramfs_is_behind_the_kernel_with_its_second_page_where_a_folio_begins() {
     let memory = memory();
     let kernel = kernel::load(&memory, file(&vmlinux(LOAD, 0x5000, None))).unwrap();
     let initramfs = kernel::load_initramfs(&memory, &kernel, file(b"cpio")).unwrap();
     assert_eq!(
         (initramfs.start, initramfs.size),
-        (GuestAddress(LOAD + 0x5000), 4)
+        (GuestAddress(LOAD + 0xf000), 4)
     );
     let mut bytes = [0; 4];
     memory.read_slice(&mut bytes, initramfs.start).unwrap();
