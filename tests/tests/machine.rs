@@ -90,3 +90,12 @@ fn one_that_idles_is_not_woken_to_compact_memory() {
     let lines: Vec<_> = output.lines().collect();
     assert!(lines.len() == 2 && lines[0] == lines[1], "{output}");
 }
+
+#[test]
+fn one_whose_kernel_has_lost_its_way_ends() {
+    let host = Host::new();
+    let output = host
+        .run(&host.script("cat /proc/sys/kernel/panic_on_oops"))
+        .output();
+    assert_eq!(output.with_code(0).stdout(), "1\n");
+}

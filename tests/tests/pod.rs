@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use bulkhead_tests::harness::{Bundle, Container, Host};
+use bulkhead_tests::harness::{Bundle, Container, Host, LIMIT, processes};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::wait::WaitStatus;
 use serde_json::{Value, json};
@@ -136,6 +136,42 @@ fn process_ids_are_shared_in_a_pod_and_orphans_are_collected() {
     let _ = pod.wait();
     long.delete();
     pod.delete();
+}
+
+#[test]
+fn of_two_who_remove_a_container_at_once_neither_fails() {
+    let host = Host::new();
+    let pod = pod(&host, |_| ());
+    for _ in 0..3 {
+        let container = host.started(&member(&host, &pod, &POD, "exec sleep 1000"));
+        let removals = [(); 2].map(|()| container.command("delete").arg("--force").spawn());
+        for removal in removals {
+            assert_eq!(removal.wait().success(), "");
+        }
+        assert!(processes::wait_until_gone(container.pid, LIMIT));
+    }
+    pod.discard();
+}
+
+#[test]
+fn a_container_that_is_killed_while_it_reads_ends() {
+    let host = Host::new();
+    let pod = pod(&host, |_| ());
+    for _ in 0..6 {
+        let bundle = member(&host, &pod, &POD, "echo reading; exec cat large > /dev/null");
+        let large = fs::File::create(bundle.rootfs().join("large"));
+        large.and_then(|file| file.set_len(1 << 32)).unwrap();
+        let container = host.started(&bundle);
+        container.wait_for("reading");
+        // Pages that nobody will look at any more are on their way, and the file that they are of is held until then.
+        container.kill("KILL");
+        assert_eq!(
+            container.wait(),
+            WaitStatus::Signaled(container.pid, nix::sys::signal::Signal::SIGKILL, false)
+        );
+        container.delete();
+    }
+    pod.discard();
 }
 
 #[test]

@@ -41,6 +41,13 @@ pub enum RemovalError {
 /// # Errors
 /// See [`RemovalError`].
 pub fn remove(folder: &StateFolder, force: bool) -> Result<bool, RemovalError> {
+    // Of two removals at once the second finds nothing, not half of what there was.
+    let Some(_lock) = folder.lock()? else {
+        return match force {
+            true => Ok(true),
+            false => Err(StateError::Missing(folder.id().clone()).into()),
+        };
+    };
     let state = match folder.load() {
         Ok(Some(state)) => state,
         Ok(None) if !force => {

@@ -6,13 +6,17 @@ use std::{
     os::{
         fd::{AsRawFd, OwnedFd},
         unix::{
-            fs::DirBuilderExt,
+            fs::{DirBuilderExt, MetadataExt},
             net::{UnixListener, UnixStream},
         },
     },
     path::{Path, PathBuf},
 };
 
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::retry_on_intr,
+};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -184,6 +188,25 @@ impl StateFolder {
         File::open(&self.path)
             .map(OwnedFd::from)
             .map_err(StateError::io("open", &self.path))
+    }
+
+    /// Has other removals wait until the answer is dropped. None if the container is not there any more, which may be by
+    /// the removal that was waited for.
+    ///
+    /// # Errors
+    /// What the file system said.
+    pub fn lock(&self) -> Result<Option<File>, StateError> {
+        let folder = match File::open(&self.path) {
+            Ok(folder) => folder,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(StateError::io("open", &self.path)(e)),
+        };
+        let locked = retry_on_intr(|| flock(&folder, FlockOperation::LockExclusive));
+        let links = locked
+            .map_err(io::Error::from)
+            .and_then(|()| Ok(folder.metadata()?.nlink()))
+            .map_err(StateError::io("lock", &self.path))?;
+        Ok((links > 0).then_some(folder))
     }
 
     /// Makes a folder in it.

@@ -17,7 +17,13 @@ const MOMENT: Duration = Duration::from_secs(1);
 
 /// Has creations take a while.
 fn slow(config: &mut Value) {
-    config["hooks"] = json!({"createRuntime": [{"path": "/bin/sleep", "args": ["sleep", "3"]}]});
+    slow_by(config, 3);
+}
+
+/// Has creations take so many seconds longer.
+fn slow_by(config: &mut Value, seconds: u32) {
+    let seconds = seconds.to_string();
+    config["hooks"] = json!({"createRuntime": [{"path": "/bin/sleep", "args": ["sleep", seconds]}]});
 }
 
 /// Has it create a container, and does not wait for that.
@@ -73,6 +79,21 @@ async fn a_containerd_that_has_lost_the_connection_has_all_removed() {
     let containerd = Containerd::new().await;
     let id = &containerd.host.new_id();
     let bundle = containerd.host.bundle(slow);
+    let shim = containerd.start(&bundle, id).await;
+    let process = shim.pid();
+    give_up_creating(&shim, &containerd, &bundle, id).await;
+    drop(shim);
+    let output = containerd.execute(&bundle, id, "delete");
+    assert!(output.status.success(), "{output:?}");
+    assert_gone(process).await;
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn what_was_removed_meanwhile_is_no_reason_to_stay() {
+    let containerd = Containerd::new().await;
+    let id = &containerd.host.new_id();
+    // Longer than the removal from outside waits for the shim.
+    let bundle = containerd.host.bundle(|config| slow_by(config, 8));
     let shim = containerd.start(&bundle, id).await;
     let process = shim.pid();
     give_up_creating(&shim, &containerd, &bundle, id).await;

@@ -113,3 +113,18 @@ fn removal_leaves_what_it_does_not_know() {
     folder.remove().expect_err("not empty");
     assert!(shared.join("precious").exists());
 }
+
+#[test]
+fn whoever_waits_for_a_removal_finds_nothing() {
+    let root = tempfile::tempdir().expect("temporary folder");
+    let folder = StateFolder::create(root.path(), &id("a")).expect("free");
+    let lock = folder.lock().expect("lockable").expect("there");
+    let other = folder.clone();
+    let waiting = std::thread::spawn(move || other.lock().expect("lockable").is_some());
+    folder.remove().expect("removable");
+    drop(lock);
+    assert!(
+        !waiting.join().expect("no panic"),
+        "the removed container is there"
+    );
+}
