@@ -286,6 +286,15 @@ impl StateFolder {
         fs::rename(&temporary, self.path.join(name)).map_err(StateError::io("rename", &temporary))
     }
 
+    /// Opens `config.json` as it was when the container was created: the same file as long as there is the container.
+    ///
+    /// # Errors
+    /// What the file system said.
+    pub fn open_config(&self) -> Result<File, StateError> {
+        let file = self.path.join(Self::CONFIG);
+        File::open(&file).map_err(StateError::io("open", &file))
+    }
+
     /// Reads `config.json` as it was when the container was created.
     ///
     /// # Errors

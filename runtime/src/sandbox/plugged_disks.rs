@@ -1,6 +1,6 @@
 //! Disks that come to a microVM with a container that joins it, and go with the last container that has them.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::{fs::File, os::fd::AsFd};
 
 use bulkhead_vmm::control::{ATTACHED_DISKS, Request, Response};
 use rustix::{
@@ -51,7 +51,7 @@ pub enum DiskError {
 /// is about to use.
 pub struct Disks {
     control: VmmControl,
-    _lock: OwnedFd,
+    _lock: File,
 }
 
 impl Disks {
@@ -60,16 +60,17 @@ impl Disks {
     /// # Errors
     /// The sandbox has gone.
     pub async fn of(owner: &Owner) -> Result<Self, DiskError> {
-        let folder = owner.folder.handle()?;
+        // Not the folder itself, which is locked by who removes the sandbox: that does not wait for a guest.
+        let config = owner.folder.open_config()?;
         let failed =
             |errno: Errno| DiskError::State(StateError::io("lock", owner.folder.path())(errno.into()));
-        let lock = match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+        let lock = match flock(&config, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK) => {
-                let wait = move || flock(folder.as_fd(), FlockOperation::LockExclusive).map(|()| folder);
+                let wait = move || flock(config.as_fd(), FlockOperation::LockExclusive).map(|()| config);
                 let waited = tokio::task::spawn_blocking(wait).await;
                 waited.unwrap_or(Err(Errno::CANCELED)).map_err(failed)?
             }
-            locked => locked.map(|()| folder).map_err(failed)?,
+            locked => locked.map(|()| config).map_err(failed)?,
         };
         Ok(Self {
             control: VmmControl::of(&owner.folder)?,
