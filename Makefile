@@ -20,7 +20,7 @@ testbed_packages := qemu-system-x86 busybox-static cpio kmod zstd libcap-ng-dev 
 caller_packages  := podman buildah netavark conmon catatonit docker.io iptables containerd containernetworking-plugins
 bench_packages   := runc crun
 
-.PHONY: help run test figures soak conformance suite bench bench-io bench-growth bench-program install clean testbed-shell packages product testbed
+.PHONY: help run test figures soak conformance suite bench bench-io bench-growth bench-program profile install clean testbed-shell packages product testbed
 .DEFAULT_GOAL := help
 
 help: ## Say this
@@ -73,6 +73,12 @@ bench-io: product testbed bench-program ## Measure what input and output cost be
 bench-growth: packages := $(bench_packages) containerd
 bench-growth: product testbed bench-program ## Measure how costs grow; writes docs/performance.md; takes 8 GiB of memory (15 minutes)
 	@$(target)/debug/bulkhead-bench --suite growth
+
+profile: packages := $(bench_packages) containerd
+profile: product testbed ## Count the instructions of a start by function; writes docs/performance.md (3 minutes)
+	@RUSTFLAGS= cargo rustc --quiet --release --package bulkhead-profiler --crate-type cdylib --target-dir target/profiler
+	@$(target)/debug/bulkhead-bench --system-map "$$(dirname "$$(guest-kernel/build)")/System.map" \
+		--profile target/profiler/x86_64-unknown-linux-gnu/release/libbulkhead_profiler.so
 
 install: product ## Install to $(DESTDIR)$(PREFIX), by default /usr
 	install -D -t $(DESTDIR)$(PREFIX)/bin $(release)/bulkhead

@@ -38,6 +38,7 @@ pub fn write(
     kernel: &Kernel,
     suite: Suite,
     measurements: &[Measurement],
+    symbols: bool,
 ) -> Result<(), BenchError> {
     let archive = Archive::create(path).map_err(BenchError::file(path))?;
     let mut contents = Contents {
@@ -82,14 +83,14 @@ pub fn write(
         contents.file(&config, bundle.config.to_string().as_bytes())?;
     }
 
-    let plan = plan(measurements);
+    let plan = plan(measurements, symbols);
     contents.file(plan::FILE, &serde_json::to_vec(&plan).expect("representable"))?;
     contents.folder(Path::new("/tmp"))?;
     contents.archive.finish().map_err(BenchError::file(path))
 }
 
 /// What several measurements need is made once.
-fn plan(measurements: &[Measurement]) -> Plan {
+fn plan(measurements: &[Measurement], symbols: bool) -> Plan {
     let mut prepare: Vec<Vec<String>> = Vec::new();
     for command in measurements.iter().flat_map(|measurement| &measurement.prepare) {
         if !prepare.contains(command) {
@@ -100,7 +101,11 @@ fn plan(measurements: &[Measurement]) -> Plan {
         .iter()
         .map(|measurement| measurement.experiment.clone())
         .collect();
-    Plan { prepare, experiments }
+    Plan {
+        prepare,
+        experiments,
+        symbols,
+    }
 }
 
 /// A kernel takes several archives behind each other.

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use super::experiments::Measurement;
 use super::plan::{Line, REPLY, Reply, Sample};
 use super::suite::Suite;
-use super::{Bench, BenchError, archive};
+use super::{Bench, BenchError, Profiler, archive};
 use crate::testbed::kernel::Kernel;
 use crate::testbed::process::Process;
 
@@ -29,6 +29,8 @@ pub struct Results {
     pub samples: Vec<(String, Sample)>,
     /// The logs that were wanted.
     pub logs: Vec<(String, Vec<Line>)>,
+    /// Where the functions of L1's kernel are, as `/proc/kallsyms` has it, if there was a profiler.
+    pub symbols: String,
 }
 
 /// Runs the experiments.
@@ -37,10 +39,11 @@ pub fn run(
     kernel: &Kernel,
     suite: Suite,
     measurements: &[Measurement],
+    profiler: Option<&Profiler>,
 ) -> Result<Results, BenchError> {
     let folder = tempfile::tempdir().map_err(BenchError::file("a temporary folder"))?;
     let initramfs = folder.path().join("bench.cpio");
-    archive::write(&initramfs, bench, kernel, suite, measurements)?;
+    archive::write(&initramfs, bench, kernel, suite, measurements, profiler.is_some())?;
 
     let mut command = Command::new("qemu-system-x86_64");
     command
@@ -52,6 +55,10 @@ pub fn run(
         .arg("-initrd")
         .arg(&initramfs)
         .args(["-append", KERNEL_COMMAND_LINE]);
+    if let Some(Profiler { plugin, output }) = profiler {
+        let plugin = format!("{},output={}", plugin.display(), output.display());
+        command.args(["-plugin", &plugin]);
+    }
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut qemu = Process::spawn(&mut command, &[])?;
     let console = qemu.take_stdout().expect("piped");
@@ -81,6 +88,10 @@ pub fn run(
                 results.samples.push((name, sample));
             }
             Some(Reply::Log(name, lines)) => results.logs.push((name, lines)),
+            Some(Reply::Symbols(lines)) => {
+                results.symbols += &lines;
+                results.symbols.push('\n');
+            }
             Some(Reply::Again(name, why)) => println!("{name}: {why}; trying once more"),
             Some(Reply::Failed(name, why)) => return Err(failed(format!("{name}: {why}"), &tail)),
             Some(Reply::Done) => return Ok(results),

@@ -14,6 +14,7 @@ mod greeter;
 pub mod l1;
 mod picture;
 pub mod plan;
+mod profile;
 mod record;
 mod report;
 mod sizes;
@@ -77,6 +78,9 @@ pub enum BenchError {
     /// The log of a start lacks something.
     #[error("bulkhead's log of a start does not say when a stage or the program ended")]
     NoTimeline,
+    /// What was profiled is not there.
+    #[error("the profiler did not say what was executed")]
+    NoProfile,
     /// Some figures got worse.
     #[error("worse than docs/performance.json has it: {}; if that is meant, `make bench` writes the new figures, to be \
         committed", .0.join(", "))]
@@ -124,7 +128,7 @@ impl Bench {
             let timeline = Timeline::new(&results, &record.figures).ok_or(BenchError::NoTimeline)?;
             picture::write(&self.docs, &timeline)?;
         }
-        report::write(&self.docs, suite, &table)?;
+        report::write(&self.docs, &suite.begin(), &table)?;
         record.write(&self.docs, suite)
     }
 
@@ -177,7 +181,7 @@ impl Bench {
             let _lock = cache::lock()?;
             Kernel::get()?
         };
-        let results = emulator::run(self, &kernel, suite, &measurements)?;
+        let results = emulator::run(self, &kernel, suite, &measurements, None)?;
         let mut figures = figures::all(&measurements, &results.samples);
         if suite == Suite::Start {
             figures.extend(sizes::figures(self)?);
@@ -188,6 +192,14 @@ impl Bench {
             results,
         })
     }
+}
+
+/// Who counts instructions by function.
+struct Profiler {
+    /// bulkhead-profiler, a plugin of QEMU's.
+    plugin: PathBuf,
+    /// What it writes to.
+    output: PathBuf,
 }
 
 /// What there is after measuring.

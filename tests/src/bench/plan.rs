@@ -20,6 +20,8 @@ pub struct Plan {
     pub prepare: Vec<Vec<String>>,
     /// One after the other.
     pub experiments: Vec<Experiment>,
+    /// Whether to tell where the functions of L1's kernel are, at the end.
+    pub symbols: bool,
 }
 
 /// One thing to measure several times.
@@ -154,6 +156,8 @@ pub enum Reply {
     Log(String, Vec<Line>),
     /// A run of the experiment of this name took too long, and is made once more: what was waited for.
     Again(String, String),
+    /// Lines of L1's `/proc/kallsyms`.
+    Symbols(String),
     /// The experiment of this name did not work: why.
     Failed(String, String),
     /// Everything was measured.

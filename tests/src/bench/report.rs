@@ -9,21 +9,20 @@ use super::BenchError;
 use super::experiments::subjects;
 use super::figures::Figure;
 use super::record::Record;
-use super::suite::Suite;
 use super::targets::{self, Target};
 
-/// The line in performance.md after each suite's table.
+/// The line in performance.md after each table.
 pub const END: &str = "<!-- end of figures -->";
 
 /// Whom bulkhead is compared with, in the order of the columns.
 const PEERS: [&str; 3] = [subjects::RUNC, subjects::CRUN, subjects::QEMU];
 
-/// Puts a suite's table into performance.md, between its markers.
-pub fn write(docs: &Path, suite: Suite, table: &str) -> Result<(), BenchError> {
+/// Puts a table into performance.md, between its markers: the line `begin`, and [`END`].
+pub fn write(docs: &Path, begin: &str, table: &str) -> Result<(), BenchError> {
     let path = docs.join("performance.md");
     let text = fs::read_to_string(&path).map_err(BenchError::file(&path))?;
-    let begin = suite.begin();
-    let Some(text) = replace_figures(&text, &begin, table) else {
+    let Some(text) = replace_figures(&text, begin, table) else {
+        let begin = begin.to_owned();
         return Err(BenchError::NoMarkers { path, begin });
     };
     fs::write(&path, text).map_err(BenchError::file(&path))
@@ -104,6 +103,7 @@ mod tests {
     use super::*;
     use crate::bench::experiments::rows;
     use crate::bench::record::EmulatedHost;
+    use crate::bench::suite::Suite;
     use crate::bench::unit::Unit;
 
     fn figure(row: &str, subject: &str, samples: &[f64]) -> Figure {

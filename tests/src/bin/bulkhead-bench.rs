@@ -1,4 +1,4 @@
-//! `make bench`, `bench-io` and `bench-growth`: measures, and writes docs/performance.md and the figures beside it.
+//! `make bench`, `bench-io`, `bench-growth` and `profile`: measures, and writes docs/performance.md and the figures beside it.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -31,6 +31,12 @@ struct Cli {
     /// Measure the most important figures, and fail if one is worse than performance.json has it
     #[arg(long, conflicts_with_all = ["only", "suite"])]
     check: bool,
+    /// Count the instructions of a start by function with this plugin of QEMU's, bulkhead-profiler, and write the tables of it
+    #[arg(long, requires = "system_map", conflicts_with_all = ["only", "check", "suite"])]
+    profile: Option<PathBuf>,
+    /// The symbols of the guest's kernel
+    #[arg(long)]
+    system_map: Option<PathBuf>,
     /// Measure only what the picture is drawn from, and write start.svg
     #[arg(long, conflicts_with_all = ["only", "check", "suite"])]
     picture: bool,
@@ -53,6 +59,9 @@ fn run(cli: Cli) -> Result<(), BenchError> {
         initramfs: cli.initramfs,
         docs: cli.docs,
     };
+    if let Some((plugin, system_map)) = cli.profile.zip(cli.system_map) {
+        return bench.profile(&plugin, &system_map);
+    }
     match cli.only {
         Some(only) => print!("{}", bench.measure(cli.suite, &only)?),
         None if cli.check => print!("{}", bench.check()?),

@@ -12,6 +12,7 @@ use nix::unistd::{chdir, chroot};
 
 use super::measure;
 use crate::bench::plan::{FILE, Plan, REPLY, Reply};
+use crate::bench::profile::is_function;
 use crate::l1::{boot, files, modules};
 
 /// The plan's work, from the start of pid 1 to the end of L1.
@@ -35,6 +36,9 @@ pub fn run() -> io::Result<()> {
     for experiment in &plan.experiments {
         measure::all_runs(experiment, &reply);
     }
+    if plan.symbols {
+        tell_symbols()?;
+    }
     reply(&Reply::Done);
     reboot(RebootMode::RB_AUTOBOOT)?;
     Ok(())
@@ -54,6 +58,16 @@ fn prepare(command: &[String]) -> io::Result<()> {
     }
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();
     Err(io::Error::other(format!("{}: {said}", ended.status)))
+}
+
+/// The console's lines are of a length that the receiver can hold.
+fn tell_symbols() -> io::Result<()> {
+    let symbols = fs::read_to_string("/proc/kallsyms")?;
+    let functions: Vec<&str> = symbols.lines().filter(|line| is_function(line)).collect();
+    for some in functions.chunks(100) {
+        reply(&Reply::Symbols(some.join("\n")));
+    }
+    Ok(())
 }
 
 fn reply(reply: &Reply) {

@@ -14,7 +14,7 @@ use nix::time::{ClockId, ClockNanosleepFlags, clock_gettime, clock_nanosleep};
 use nix::unistd::Pid;
 
 use super::launch::{InBackground, Launched, Prepared, too_long};
-use super::{log, memory};
+use super::{log, marks, memory};
 use crate::bench::plan::{Experiment, Line, Reply, Running, Sample, Until};
 
 /// How often something is started that takes too long.
@@ -81,10 +81,12 @@ fn one_run(experiment: &Experiment, others: &BTreeSet<u32>) -> io::Result<(Sampl
     }
     settle()?;
     let (milliseconds, time, _launched) = within(experiment.limit(), others, || {
+        marks::begin();
         let (start, time) = (Instant::now(), SystemTime::now());
         let mut launched = prepared.start()?;
         let took = wait(&mut launched, &experiment.until)?;
         let milliseconds = took.unwrap_or_else(|| start.elapsed()).as_secs_f64() * 1e3;
+        marks::end();
         Ok((milliseconds, time, launched))
     })?;
     let memory = (experiment.until != Until::Exit).then(|| memory::of_processes_since(others));

@@ -3,6 +3,7 @@
 mod boot;
 mod launch;
 mod log;
+mod marks;
 mod measure;
 mod memory;
 mod task;
