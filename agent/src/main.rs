@@ -17,6 +17,7 @@ mod reaper;
 mod sandbox;
 mod server;
 mod slot;
+mod stack;
 mod storage;
 mod streams;
 mod syscalls;

@@ -1,6 +1,8 @@
 //! Reads a container's config.json and a process's description. The host's side has refused by then what cannot be
 //! honoured (see [`bulkhead_agent_protocol::spec`]).
 
+mod place;
+
 use std::{collections::HashSet, path::PathBuf};
 
 use bulkhead_agent_protocol::hook::Hooks;
@@ -12,6 +14,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 use thiserror::Error;
 
+use self::place::Place;
 use crate::process::scheduling::Scheduler;
 
 /// Why a config.json or a process's description is refused.
@@ -120,7 +123,7 @@ impl ContainerSpec {
         if let Some(process) = value.get_mut("process") {
             leave_out_unknown_capabilities(process);
         }
-        let document: Document = read("", value)?;
+        let document: Document = read("", &value)?;
         let missing = |field: &str| SpecError::invalid(field, "is missing");
         let container = Self {
             root: document.root.ok_or_else(|| missing("root"))?,
@@ -152,19 +155,24 @@ impl ContainerSpec {
 pub fn parse_resources(json: &[u8]) -> Result<LinuxResources, SpecError> {
     let mut resources: Value = serde_json::from_slice(json)?;
     prepare_resources(&mut resources);
-    read("linux.resources", resources)
+    read("linux.resources", &resources)
 }
 
 /// Reads what is at `root` of a config.json. The error names the field.
-fn read<T: DeserializeOwned>(root: &str, value: Value) -> Result<T, SpecError> {
-    serde_path_to_error::deserialize(value).map_err(|error| {
-        let path = error.path().to_string();
+fn read<T: DeserializeOwned>(root: &str, value: &Value) -> Result<T, SpecError> {
+    let text = value.to_string();
+    serde_json::from_str(&text).map_err(|error| {
+        // It is one line.
+        let place = Place::at_the_end_of(text.as_bytes().get(..error.column()).unwrap_or_default());
+        let said = error.to_string();
+        let (problem, _) = said.rsplit_once(" at line ").unwrap_or((&said, ""));
+        let path = place.to_string();
         let field = match (root, path.as_str()) {
             ("", _) => path,
-            (_, ".") => root.to_owned(),
+            (_, "") => root.to_owned(),
             (_, below) => format!("{root}.{below}"),
         };
-        SpecError::invalid(field, error.into_inner().to_string())
+        SpecError::invalid(field, problem)
     })
 }
 
@@ -184,7 +192,7 @@ fn prepare_resources(resources: &mut Value) {
 pub fn parse_process(json: &[u8]) -> Result<Process, SpecError> {
     let mut value: Value = serde_json::from_slice(json)?;
     leave_out_unknown_capabilities(&mut value);
-    let process: Process = read("process", value)?;
+    let process: Process = read("process", &value)?;
     check_process(&process, "process.")?;
     Ok(process)
 }

@@ -106,6 +106,31 @@ fn what_is_wrong_is_said() {
             json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": [7], "action": "SCMP_ACT_LOG"}]}),
             "linux.seccomp.syscalls[0].names[0]: invalid type: integer `7`, expected a string",
         ),
+        (
+            "linux.namespaces",
+            json!([{"type": "mount"}, {"path": "/a"}, {"type": "pid"}]),
+            "linux.namespaces[1]: missing field `type`",
+        ),
+        (
+            "linux.namespaces",
+            json!([{}]),
+            "linux.namespaces[0]: missing field `type`",
+        ),
+        (
+            "process.args",
+            json!({"0": "true"}),
+            "process.args: invalid type: map, expected a sequence",
+        ),
+        (
+            "linux.sysctl",
+            json!({"a.b": "1", "c.d": [2]}),
+            "linux.sysctl.c.d: invalid type: sequence, expected a string",
+        ),
+        (
+            "mounts",
+            json!(true),
+            "mounts: invalid type: boolean `true`, expected a sequence",
+        ),
         ("linux", Value::Null, "linux: is missing"),
     ] {
         let mut document = minimal();
