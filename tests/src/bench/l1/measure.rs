@@ -35,17 +35,26 @@ pub fn all_runs(experiment: &Experiment, reply: &dyn Fn(&Reply)) {
 
 fn try_all_runs(experiment: &Experiment, reply: &dyn Fn(&Reply)) -> io::Result<()> {
     let late = |error: &io::Error| reply(&Reply::Again(experiment.name.clone(), error.to_string()));
+    let nobody = memory::processes();
     let mut beside = Vec::new();
-    if let Some(running) = &experiment.beside {
-        for _ in 0..running.count {
-            let others = memory::processes();
-            let limit = experiment.limit();
-            beside.push(persist(&others, &late, || run_beside(running, limit, &others))?);
+    let mut tries = TRIES;
+    let mut run = 0;
+    while run <= experiment.runs {
+        if beside.is_empty() {
+            beside = start_beside(experiment, &late)?;
         }
-    }
-    let others = memory::processes();
-    for run in 0..=experiment.runs {
-        let (sample, lines) = persist(&others, &late, || one_run(experiment, &others))?;
+        let others = memory::processes();
+        let (sample, lines) = match one_run(experiment, &others) {
+            // It may be a guest beside it that stands still.
+            Err(error) if is_late(&error) && tries > 1 => {
+                late(&error);
+                tries -= 1;
+                beside.clear();
+                clear(&nobody);
+                continue;
+            }
+            result => result?,
+        };
         if run > 0 {
             reply(&Reply::Sample(experiment.name.clone(), sample));
         }
@@ -53,25 +62,40 @@ fn try_all_runs(experiment: &Experiment, reply: &dyn Fn(&Reply)) -> io::Result<(
             reply(&Reply::Log(experiment.name.clone(), lines));
         }
         clear(&others);
+        tries = TRIES;
+        run += 1;
     }
     Ok(())
 }
 
-/// Does something once more if it takes too long: once in some hundred boots the emulator sets a guest's interrupt flag by mistake
-/// (see the runner's `flags`), and the guest waits for ever for a lock that it holds.
-fn persist<T>(
-    others: &BTreeSet<u32>,
-    late: &dyn Fn(&io::Error),
-    mut act: impl FnMut() -> io::Result<T>,
-) -> io::Result<T> {
-    for _ in 1..TRIES {
-        match act() {
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => late(&error),
-            result => return result,
+/// Starts what is to run beside what is measured. One that takes too long is started once more.
+fn start_beside(experiment: &Experiment, late: &dyn Fn(&io::Error)) -> io::Result<Vec<InBackground>> {
+    let mut started = Vec::new();
+    let Some(running) = &experiment.beside else {
+        return Ok(started);
+    };
+    let mut tries = TRIES;
+    while started.len() < running.count {
+        let others = memory::processes();
+        match run_beside(running, experiment.limit(), &others) {
+            Err(error) if is_late(&error) && tries > 1 => {
+                late(&error);
+                tries -= 1;
+                clear(&others);
+            }
+            result => {
+                started.push(result?);
+                tries = TRIES;
+            }
         }
-        clear(others);
     }
-    act()
+    Ok(started)
+}
+
+/// Once in some hundred boots the emulator makes an interrupt of a guest's come at a time when the guest takes none (see the runner's
+/// `flags`), and the guest waits for ever for a lock that it holds.
+fn is_late(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::TimedOut
 }
 
 fn one_run(experiment: &Experiment, others: &BTreeSet<u32>) -> io::Result<(Sample, Vec<Line>)> {
