@@ -3,8 +3,7 @@
 //! QEMU's emulation computes a processor's flags when they are asked for, from operands that it keeps. Before QEMU 9, a
 //! memory access that faults in the middle of an instruction could find those operands replaced already, and take an
 //! operand for the flags. In a nested guest every first touch of a page is such a fault; one boot in some thousands then
-//! goes on with flags that mean virtual-8086 mode or an I/O privilege, and dies of a general protection fault anywhere. (Or with
-//! interrupts on where they must be off, and then may wait for ever for a lock of its own: that leaves no sign.)
+//! goes on with flags that mean virtual-8086 mode or an I/O privilege, and dies of a general protection fault anywhere.
 
 /// Bits of RFLAGS that are 0 on every x86 processor in long mode: those reserved (AMD64 Architecture Programmer's Manual,
 /// volume 2, section 3.1.6), and virtual-8086 mode (17).

@@ -85,8 +85,13 @@ fn machines() -> Vec<Measurement> {
 fn containers(subject: &str, runtime: &[&str]) -> Vec<Measurement> {
     let run = |bundle| command(&[runtime, &["run", "--bundle", bundle, "bench-{run}"]].concat());
     let printed = Until::Printed(UP.into());
-    // Not an id of those that have been killed.
-    let container = command(&[runtime, &["run", "--bundle", paths::STAYS, "exec"]].concat());
+    // One that has been killed is known by its id still.
+    let words = runtime.join(" ");
+    let script = format!(
+        "{words} delete --force exec 2>/dev/null; exec {words} run --bundle {} exec",
+        paths::STAYS
+    );
+    let container = command(&["busybox", "sh", "-c", &script]);
     let exec = command(&[runtime, &["exec", "exec", "true"]].concat());
     vec![
         Measurement::new(rows::RUN, subject, run(paths::TRUE), Until::Exit).checked(),
