@@ -81,7 +81,9 @@ fn start_beside(experiment: &Experiment, late: &dyn Fn(&io::Error)) -> io::Resul
     let mut tries = TRIES;
     while started.len() < running.count {
         let others = memory::processes();
-        match run_beside(running, experiment.limit(), &others) {
+        let background = run_beside(running, experiment.limit(), &others);
+        // One that spins would make all that follow slow.
+        match background.and_then(|background| rest().map(|()| background)) {
             Err(error) if is_late(&error) && tries > 1 => {
                 late(&error);
                 tries -= 1;
@@ -129,20 +131,33 @@ fn one_run(experiment: &Experiment, others: &BTreeSet<u32>) -> io::Result<(Sampl
 /// its timer.
 ///
 /// # Errors
-/// `TimedOut` if something does not come to rest.
+/// As [`rest`].
 fn settle() -> io::Result<()> {
+    loop {
+        rest()?;
+        if idles_during(sleep_until_the_next_second_but_one)? {
+            return Ok(());
+        }
+    }
+}
+
+/// Waits until the processor idles.
+///
+/// # Errors
+/// `TimedOut` if something does not come to rest.
+fn rest() -> io::Result<()> {
     for _ in 0..LOOKS {
         let rests = idles_during(|| {
             thread::sleep(LOOK);
             Ok(())
         })?;
-        if rests && idles_during(sleep_until_the_next_second_but_one)? {
+        if rests {
             return Ok(());
         }
     }
     Err(io::Error::new(
         io::ErrorKind::TimedOut,
-        "something beside it does not come to rest",
+        "something does not come to rest",
     ))
 }
 
