@@ -6,7 +6,7 @@ use super::{GUEST_MEMORY_MIB, Measurement, ROOT, UP, paths, start, subjects};
 use crate::bench::plan::{Running, Start, Until};
 
 /// How many sandboxes there are when the last one has started.
-const SANDBOXES: [usize; 3] = [1, 10, 50];
+const SANDBOXES: [usize; 4] = [1, 10, 50, 200];
 
 /// How many virtual processors machines have.
 const PROCESSORS: [u8; 4] = [1, 2, 4, 8];

@@ -13,16 +13,17 @@ use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::time::{ClockId, ClockNanosleepFlags, clock_gettime, clock_nanosleep};
 use nix::unistd::Pid;
 
-use super::launch::{InBackground, Launched, Prepared, too_long};
+use super::beside::Beside;
+use super::launch::{Launched, Prepared, too_long};
 use super::{log, marks, memory};
-use crate::bench::plan::{Experiment, Line, Reply, Running, Sample, Until};
+use crate::bench::plan::{Experiment, Line, Reply, Sample, Until};
 
 /// How often something is started that takes too long.
-const TRIES: usize = 3;
+pub const TRIES: usize = 3;
 
 /// How often and for how long the processor is looked at, to see whether it idles.
 const LOOKS: usize = 20;
-const LOOK: Duration = Duration::from_millis(40);
+pub const LOOK: Duration = Duration::from_millis(40);
 
 /// Measures an experiment as often as it wants, after one run that is not counted, and replies as it goes.
 pub fn all_runs(experiment: &Experiment, reply: &dyn Fn(&Reply)) {
@@ -39,68 +40,37 @@ pub fn all_runs(experiment: &Experiment, reply: &dyn Fn(&Reply)) {
 
 fn try_all_runs(experiment: &Experiment, reply: &dyn Fn(&Reply)) -> io::Result<()> {
     let late = |error: &io::Error| reply(&Reply::Again(experiment.name.clone(), error.to_string()));
-    let nobody = memory::processes();
-    let mut beside = Vec::new();
+    let mut beside = Beside::default();
     let mut tries = TRIES;
     let mut run = 0;
     while run <= experiment.runs {
-        if beside.is_empty() {
-            beside = start_beside(experiment, &late)?;
-        }
+        beside.complete(experiment, &late)?;
         let others = memory::processes();
-        let (sample, lines) = match one_run(experiment, &others) {
-            // It may be a guest beside it that stands still.
+        match one_run(experiment, &others) {
             Err(error) if is_late(&error) && tries > 1 => {
                 late(&error);
                 tries -= 1;
-                beside.clear();
-                clear(&nobody);
-                continue;
             }
-            result => result?,
-        };
-        if run > 0 {
-            reply(&Reply::Sample(experiment.name.clone(), sample));
-        }
-        if run == experiment.runs && experiment.log.is_some() {
-            reply(&Reply::Log(experiment.name.clone(), lines));
+            result => {
+                let (sample, lines) = result?;
+                if run > 0 {
+                    reply(&Reply::Sample(experiment.name.clone(), sample));
+                }
+                if run == experiment.runs && experiment.log.is_some() {
+                    reply(&Reply::Log(experiment.name.clone(), lines));
+                }
+                tries = TRIES;
+                run += 1;
+            }
         }
         clear(&others);
-        tries = TRIES;
-        run += 1;
     }
     Ok(())
 }
 
-/// Starts what is to run beside what is measured. One that takes too long is started once more.
-fn start_beside(experiment: &Experiment, late: &dyn Fn(&io::Error)) -> io::Result<Vec<InBackground>> {
-    let mut started = Vec::new();
-    let Some(running) = &experiment.beside else {
-        return Ok(started);
-    };
-    let mut tries = TRIES;
-    while started.len() < running.count {
-        let others = memory::processes();
-        let background = run_beside(running, experiment.limit(), &others);
-        // One that spins would make all that follow slow.
-        match background.and_then(|background| rest().map(|()| background)) {
-            Err(error) if is_late(&error) && tries > 1 => {
-                late(&error);
-                tries -= 1;
-                clear(&others);
-            }
-            result => {
-                started.push(result?);
-                tries = TRIES;
-            }
-        }
-    }
-    Ok(started)
-}
-
 /// Once in some hundred boots a guest stands still: the emulator may deliver an interrupt a second time
 /// (docs/performance.md), and the guest waits for ever for a lock that it holds.
-fn is_late(error: &io::Error) -> bool {
+pub fn is_late(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::TimedOut
 }
 
@@ -145,7 +115,7 @@ fn settle() -> io::Result<()> {
 ///
 /// # Errors
 /// `TimedOut` if something does not come to rest.
-fn rest() -> io::Result<()> {
+pub fn rest() -> io::Result<()> {
     for _ in 0..LOOKS {
         let rests = idles_during(|| {
             thread::sleep(LOOK);
@@ -191,7 +161,7 @@ fn sleep_until_the_next_second_but_one() -> io::Result<()> {
 }
 
 /// Waits for what is to be waited for; answers how long that took if it has said so itself.
-fn wait(launched: &mut Launched, until: &Until) -> io::Result<Option<Duration>> {
+pub fn wait(launched: &mut Launched, until: &Until) -> io::Result<Option<Duration>> {
     match until {
         Until::Exit => {
             let Some(process) = &mut launched.process else {
@@ -211,21 +181,15 @@ fn wait(launched: &mut Launched, until: &Until) -> io::Result<Option<Duration>> 
     Ok(None)
 }
 
-/// Starts what is to run beside what is measured. It goes on until everything is killed.
-fn run_beside(running: &Running, limit: Duration, others: &BTreeSet<u32>) -> io::Result<InBackground> {
-    let prepared = Prepared::new(&running.start)?;
-    within(limit, others, || {
-        let mut launched = prepared.start()?;
-        wait(&mut launched, &running.until)?;
-        Ok(launched.into_background())
-    })
-}
-
 /// Does something that starts processes and waits for them.
 ///
 /// # Errors
 /// `TimedOut` if that takes longer than `limit`; everybody but `others` has been killed then.
-fn within<T>(limit: Duration, others: &BTreeSet<u32>, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+pub fn within<T>(
+    limit: Duration,
+    others: &BTreeSet<u32>,
+    act: impl FnOnce() -> io::Result<T>,
+) -> io::Result<T> {
     thread::scope(|scope| {
         let (ended, watch) = channel::<()>();
         let watcher = scope.spawn(move || {
@@ -245,7 +209,7 @@ fn within<T>(limit: Duration, others: &BTreeSet<u32>, act: impl FnOnce() -> io::
 }
 
 /// Kills everybody but `others`, and returns when they have gone.
-fn clear(others: &BTreeSet<u32>) {
+pub fn clear(others: &BTreeSet<u32>) {
     loop {
         let left = all_but(others);
         if left.is_empty() {
@@ -268,7 +232,7 @@ fn all_but(others: &BTreeSet<u32>) -> Vec<u32> {
         .collect()
 }
 
-fn kill_now(pid: u32) {
+pub fn kill_now(pid: u32) {
     // It may have ended by itself.
     let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
 }

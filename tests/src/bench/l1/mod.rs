@@ -1,5 +1,6 @@
 //! The bench inside L1: its pid 1.
 
+mod beside;
 mod boot;
 mod launch;
 mod log;
