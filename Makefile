@@ -51,7 +51,7 @@ figures: product testbed ## Fail if a main figure is more than 3 % worse than do
 	@$(target)/debug/bulkhead-bench --check
 
 soak: packages := $(caller_packages)
-soak: product testbed ## Run the tests that make and remove pods over and over, 200 times (2 hours)
+soak: product testbed ## Run the tests that make and remove pods over and over, 200 times (1 to 3 hours)
 	@BULKHEAD_SOAK=200 $(testbed) run --timeout-per-test 14400 cycles_leave_nothing
 
 conformance: packages := $(bench_packages)
