@@ -1,4 +1,4 @@
-//! What QEMU's interface for plugins has of use here: version 1, which QEMU 6.0 to 9.0 have.
+//! What QEMU's interface for plugins has of use here: version 1, which Debian 12's QEMU 7.2 has. Newer ones may refuse it.
 
 use std::ffi::{c_char, c_int, c_uint, c_void};
 
