@@ -50,9 +50,7 @@ fn vmm_in(cgroup: &Path) -> Pid {
 
 /// How much memory of the host a process has, in MiB.
 fn resident(process: Pid) -> u64 {
-    let field = processes::status_field(process, "VmRSS");
-    let kib: u64 = field.trim_end_matches(" kB").parse().expect("a number of KiB");
-    kib >> 10
+    processes::status_mib(process, "VmRSS")
 }
 
 /// What the guest's kernel says of its memory, in MiB.

@@ -46,17 +46,12 @@ fn what_the_guest_frees_the_host_has_back() {
     let mut running = host.run(&bundle).spawn();
     running.wait_for("up");
     let vmm = running.vmm();
-    let mib = |field| {
-        let size = processes::status_field(vmm, field);
-        let kib: u64 = size.trim_end_matches(" kB").parse().expect("a number of KiB");
-        kib >> 10
-    };
-    let resident = || mib("VmRSS");
+    let resident = || processes::status_mib(vmm, "VmRSS");
     let before = resident();
     running.send("\n");
     running.wait_for("freed");
     // The most there was: a report that was due for something else may have taken some of it along by now.
-    let touched = mib("VmHWM");
+    let touched = processes::status_mib(vmm, "VmHWM");
     assert!(touched > before + 60, "{before} MiB, then {touched} MiB");
     let deadline = Instant::now() + REPORTS;
     while resident() > touched - 60 {

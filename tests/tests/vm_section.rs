@@ -111,18 +111,17 @@ fn options_of_the_vmm() {
         running.wait().success();
         fs::read_to_string(log).unwrap()
     };
-    let resident = |pid| processes::status_field(pid, "VmRSS");
-    let kib = |text: &str| text.trim_end_matches(" kB").trim().parse::<u64>().unwrap();
+    let resident = |pid| processes::status_mib(pid, "VmRSS");
     let wants_huge = |pid| mappings(pid, "VmFlags:").iter().any(|flags| flags.contains("hg"));
 
     let log = vmm_of(&[], &|vmm| {
         assert!(wants_huge(vmm));
-        assert!(kib(&resident(vmm)) < 110 << 10, "{}", resident(vmm));
+        assert!(resident(vmm) < 110, "{} MiB", resident(vmm));
     });
     assert!(!log.contains("Linux version"), "{log}");
     let log = vmm_of(&["--huge-pages=off", "--prefault=on", "--console=on"], &|vmm| {
         assert!(!wants_huge(vmm));
-        assert!(kib(&resident(vmm)) >= 128 << 10, "{}", resident(vmm));
+        assert!(resident(vmm) >= 128, "{} MiB", resident(vmm));
     });
     assert!(log.contains("Linux version"), "{log}");
 }

@@ -5,8 +5,9 @@ use std::process::{Command, Stdio};
 
 use super::experiments::Measurement;
 use super::plan::{Line, REPLY, Reply, Sample};
+use super::profile::Profiler;
 use super::suite::Suite;
-use super::{Bench, BenchError, Profiler, archive};
+use super::{Bench, BenchError, archive};
 use crate::testbed::kernel::Kernel;
 use crate::testbed::process::Process;
 

@@ -177,10 +177,7 @@ impl Bench {
 
     fn figures(&self, suite: Suite, wanted: impl Fn(&Measurement) -> bool) -> Result<Measured, BenchError> {
         let measurements: Vec<_> = suite.measurements().into_iter().filter(wanted).collect();
-        let kernel = {
-            let _lock = cache::lock()?;
-            Kernel::get()?
-        };
+        let kernel = kernel()?;
         let results = emulator::run(self, &kernel, suite, &measurements, None)?;
         let mut figures = figures::all(&measurements, &results.samples);
         if suite == Suite::Start {
@@ -194,12 +191,10 @@ impl Bench {
     }
 }
 
-/// Who counts instructions by function.
-struct Profiler {
-    /// bulkhead-profiler, a plugin of QEMU's.
-    plugin: PathBuf,
-    /// What it writes to.
-    output: PathBuf,
+/// The emulated host's.
+fn kernel() -> Result<Kernel, BenchError> {
+    let _lock = cache::lock()?;
+    Ok(Kernel::get()?)
 }
 
 /// What there is after measuring.

@@ -95,6 +95,17 @@ pub fn status_field(pid: Pid, field: &str) -> String {
         .to_owned()
 }
 
+/// A size in /proc/PID/status, in MiB.
+///
+/// # Panics
+/// As [`status_field`]; or the field is no size.
+#[must_use]
+pub fn status_mib(pid: Pid, field: &str) -> u64 {
+    let size = status_field(pid, field);
+    let kib: u64 = size.trim_end_matches(" kB").parse().expect("a number of KiB");
+    kib >> 10
+}
+
 /// Waits until the process has ended, and reaps it if it is a child of ours. Says whether it ended in time.
 pub fn wait_until_gone(pid: Pid, limit: Duration) -> bool {
     let ended = wait_for_end(pid, limit);

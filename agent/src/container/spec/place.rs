@@ -8,7 +8,7 @@ pub struct Place(Vec<Step>);
 
 /// From a value to one in it.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Step {
+enum Step {
     /// The member of an object, by its name as it is written.
     Member(String),
     /// The item of an array, from 0.

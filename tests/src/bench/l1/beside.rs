@@ -1,12 +1,13 @@
 //! What runs beside what is measured.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::io;
 use std::time::Duration;
-use std::{fs, io, thread};
 
 use super::launch::{InBackground, Prepared};
-use super::measure::{LOOK, TRIES, clear, is_late, kill_now, rest, wait, within};
-use super::memory;
+use super::measure::{TRIES, is_late, wait, within};
+use super::processes;
+use super::rest::{LOOK, rest};
 use crate::bench::plan::{Experiment, Running};
 
 /// What runs beside what is measured.
@@ -28,7 +29,7 @@ impl Beside {
             match rest() {
                 Err(error) if is_late(&error) && self.killed < self.started.len() => {
                     late(&error);
-                    kill_now(busiest()?);
+                    processes::kill(processes::busiest(LOOK)?);
                     self.killed += 1;
                     continue;
                 }
@@ -37,12 +38,12 @@ impl Beside {
             if self.started.len() - self.killed >= running.count {
                 return Ok(());
             }
-            let others = memory::processes();
+            let others = processes::all();
             match run_beside(running, experiment.limit(), &others) {
                 Err(error) if is_late(&error) && tries > 1 => {
                     late(&error);
                     tries -= 1;
-                    clear(&others);
+                    processes::clear(&others);
                 }
                 result => {
                     self.started.push(result?);
@@ -51,29 +52,6 @@ impl Beside {
             }
         }
     }
-}
-
-/// The process that now takes most of the processor.
-fn busiest() -> io::Result<u32> {
-    let taken = || -> BTreeMap<u32, u64> {
-        let pids = memory::processes().into_iter();
-        pids.filter_map(|pid| Some((pid, ticks(pid)?))).collect()
-    };
-    let before = taken();
-    thread::sleep(LOOK);
-    let more = |(pid, ticks): (u32, u64)| Some((ticks.checked_sub(*before.get(&pid)?)?, pid));
-    let busiest = taken().into_iter().filter_map(more).max();
-    busiest
-        .map(|(_, pid)| pid)
-        .ok_or_else(|| io::Error::other("no process runs"))
-}
-
-/// How long a process has run, in ticks (proc_pid_stat(5)); None if it has gone.
-fn ticks(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, rest) = stat.rsplit_once(')')?;
-    let times = rest.split_whitespace().skip(11).take(2);
-    Some(times.filter_map(|ticks| ticks.parse::<u64>().ok()).sum())
 }
 
 /// Starts what is to run beside what is measured. It goes on until everything is killed.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use super::processes;
 use crate::bench::plan::Memory;
 
 /// A writable mapping from this size on, KiB, is a guest's RAM: nothing else here has such.
@@ -11,17 +12,9 @@ const GUEST_RAM: u64 = 64 << 10;
 /// How the names of shims begin, as far as the kernel keeps them.
 const SHIM: &str = "containerd-shim";
 
-/// The ids of all processes.
-pub fn processes() -> BTreeSet<u32> {
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    processes
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .collect()
-}
-
 /// Adds up all processes but those of `before`.
 pub fn of_processes_since(before: &BTreeSet<u32>) -> Memory {
-    processes()
+    processes::all()
         .difference(before)
         .filter_map(|pid| of_process(*pid))
         .fold(Memory::default(), |sum, process| Memory {

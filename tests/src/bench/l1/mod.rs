@@ -7,6 +7,8 @@ mod log;
 mod marks;
 mod measure;
 mod memory;
+mod processes;
+mod rest;
 mod task;
 
 pub use boot::run;

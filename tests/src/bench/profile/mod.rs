@@ -5,7 +5,7 @@ mod symbols;
 
 use std::fmt::Write;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use self::counts::{Counts, Part};
 use self::symbols::Symbols;
@@ -13,9 +13,7 @@ pub use self::symbols::is_function;
 use super::experiments::{rows, subjects};
 use super::plan::Sample;
 use super::suite::Suite;
-use super::{Bench, BenchError, Profiler, emulator, report};
-use crate::testbed::cache;
-use crate::testbed::kernel::Kernel;
+use super::{Bench, BenchError, emulator, kernel, report};
 
 /// What is profiled.
 const ROWS: [&str; 2] = [rows::READY, rows::RUN];
@@ -25,6 +23,14 @@ const NAMED: usize = 12;
 
 /// The line in performance.md before the tables.
 const BEGIN: &str = "<!-- figures: written by `make profile` -->";
+
+/// Who counts instructions by function.
+pub struct Profiler {
+    /// bulkhead-profiler, a plugin of QEMU's.
+    pub plugin: PathBuf,
+    /// What it writes to.
+    pub output: PathBuf,
+}
 
 impl Bench {
     /// Counts the instructions of a start by function, and writes the tables of that in performance.md.
@@ -47,10 +53,7 @@ impl Bench {
         for measurement in &mut measurements {
             measurement.experiment.runs = 1;
         }
-        let kernel = {
-            let _lock = cache::lock()?;
-            Kernel::get()?
-        };
+        let kernel = kernel()?;
         let results = emulator::run(self, &kernel, Suite::Start, &measurements, Some(&profiler))?;
         let text = fs::read_to_string(&profiler.output).map_err(BenchError::file(&profiler.output))?;
         let counts = Counts::parse(&text, &Symbols::parse(&results.symbols), &Symbols::parse(&guest))
@@ -64,14 +67,8 @@ impl Bench {
             .zip(counts)
             .map(|((measurement, sample), counts)| (measurement.row(), sample, counts))
             .collect();
-        let tables = parts(&columns)
-            + "\n"
-            + &functions(
-                columns
-                    .first()
-                    .map(|(.., counts)| counts)
-                    .ok_or(BenchError::NoProfile)?,
-            );
+        let (.., ready) = columns.first().ok_or(BenchError::NoProfile)?;
+        let tables = parts(&columns) + "\n" + &functions(ready);
         println!("{tables}");
         report::write(&self.docs, BEGIN, &tables)
     }
